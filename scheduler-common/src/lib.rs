@@ -1,1 +1,57 @@
-//! stub
+//! treeline's contract between the kernel programs and the agent.
+//!
+//! Only types that cross that border live here, with the few algorithms that both sides must
+//! run in exactly the same way ([`tree::Table::walk`], [`class::Cuts::band_of`]). All of them are
+//! `#[repr(C)]`, made of integers and arrays of integers, without implicit padding; their sizes are
+//! asserted at compile time. A change of any layout, of the feature list or of the meaning of a
+//! field is a new [`ABI_VERSION`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`class`] | bands, the cut points between them, the value of `skb->priority` |
+//! | [`counter`] | every way a packet can leave the programs, one index each |
+//! | [`features`] | the feature list: index, name, unit |
+//! | [`flow`] | flow key and flow state |
+//! | [`sample`] | one record of the ring buffer |
+//! | [`settings`] | what userspace tells the programs |
+//! | [`tree`] | the tree table and its walk |
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod class;
+pub mod counter;
+pub mod features;
+pub mod flow;
+#[cfg(feature = "user")]
+mod pod;
+pub mod sample;
+pub mod settings;
+pub mod tree;
+
+/// Version of everything in this crate; programs and agent must agree on it.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps and programs in the eBPF object and, alike, of their pins.
+pub mod names {
+    /// Settings, one entry ([`crate::settings::Settings`]).
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Flow table ([`crate::flow::FlowKey`] → [`crate::flow::FlowState`]).
+    pub const FLOWS: &str = "FLOWS";
+    /// Array of one inner map that holds the active [`crate::tree::Table`].
+    pub const MODEL: &str = "MODEL";
+    /// Ring buffer of [`crate::sample::Sample`].
+    pub const SAMPLES: &str = "SAMPLES";
+    /// Per-CPU counters by [`crate::counter::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU counts by generation ([`crate::counter::GenerationCount`]).
+    pub const GENERATIONS: &str = "GENERATIONS";
+    /// Per-CPU budget of samples.
+    pub const BUDGET: &str = "BUDGET";
+    /// Every map that is pinned.
+    pub const MAPS: [&str; 7] =
+        [SETTINGS, FLOWS, MODEL, SAMPLES, COUNTERS, GENERATIONS, BUDGET];
+    /// TC program on egress.
+    pub const EGRESS: &str = "treeline_egress";
+    /// XDP program on ingress.
+    pub const INGRESS: &str = "treeline_ingress";
+}

@@ -1,2 +1,79 @@
-//! stub
-fn main() {}
+//! Entry points of the kernel programs: parse, flow, features, tree, verdict, act.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, unreachable_pub, reason = "the attribute macros wrap the entry points")]
+
+mod action;
+mod context;
+mod count;
+mod maps;
+mod path;
+mod sample;
+mod tree;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use scheduler_common::{
+    counter::{Counter, Skip},
+    sample::Hook,
+};
+use scheduler_ebpf::parse;
+
+use crate::{context::Frame, path::Passage};
+
+/// TC on egress: classifies. Always lets the packet and the programs behind this one go on.
+#[classifier]
+pub fn treeline_egress(ctx: TcContext) -> i32 {
+    count::one(Counter::EgressPackets);
+    if let Err(skip) = egress(&ctx) {
+        count::skip(skip);
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn egress(ctx: &TcContext) -> Result<(), Skip> {
+    let settings = path::settings()?;
+    let headers = parse::headers(&Frame::of_skb(ctx))?;
+    // SAFETY: the context is the one this program was called with.
+    let (ifindex, gso_segs) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
+    let passage = Passage { hook: Hook::Egress, ifindex, segments: gso_segs.max(1) };
+    let band = path::account(ctx, settings, &headers, &passage)?;
+    action::apply(ctx, settings, band);
+    Ok(())
+}
+
+/// XDP on ingress: observes. Every packet passes.
+#[xdp(frags)]
+pub fn treeline_ingress(ctx: XdpContext) -> u32 {
+    count::one(Counter::IngressPackets);
+    if let Err(skip) = ingress(&ctx) {
+        count::skip(skip);
+    }
+    XDP_PASS
+}
+
+#[inline(always)]
+fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
+    let settings = path::settings()?;
+    let headers = parse::headers(&Frame::of_xdp(ctx))?;
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let passage = Passage { hook: Hook::Ingress, ifindex, segments: 1 };
+    path::account(ctx, settings, &headers, &passage)?;
+    Ok(())
+}
+
+/// A panic path in the object is a loop without end, which the verifier refuses.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel requires a licence compatible with the GPL of a program that uses its helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,2 +1,59 @@
-//! stub
-fn main() {}
+//! treeline's developer verbs, run as `cargo xtask <verb>`.
+//!
+//! One file per verb. `setup` gets what the eBPF build and the network tests need and
+//! does nothing where it is there already; the other verbs run it first, so that each
+//! of them works on a machine that has only `cargo`.
+
+#![forbid(unsafe_code)]
+
+mod child;
+mod console;
+mod demo;
+mod lint;
+mod machine;
+mod rustc;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::machine::Machine;
+
+/// What a developer of treeline runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Get what the build and the tests need: iproute2, rust-src, bpf-linker, bpffs.
+    Setup,
+    /// Build treeline in release mode and run its demo (needs root).
+    Demo(demo::Options),
+    /// Format check, lints, build and all tests.
+    Test(test::Options),
+    /// Format check and lints, of the kernel half too.
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let Cli { verb } = Cli::parse();
+    let result = Machine::look().and_then(|machine| match verb {
+        Verb::Setup => setup::run(&machine),
+        Verb::Demo(options) => demo::run(&machine, &options),
+        Verb::Test(options) => test::run(&machine, &options),
+        Verb::Lint => lint::run(&machine),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

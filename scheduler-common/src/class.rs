@@ -1,0 +1,80 @@
+//! Bands, cut points, and how a band becomes `skb->priority`.
+
+/// Number of bands; band 0 is served first.
+///
+/// HTB's `prio` has eight levels (`TC_HTB_NUMPRIO`, kernel 6.18 `include/uapi/linux/pkt_sched.h`).
+pub const BANDS: usize = 8;
+
+/// Major number of treeline's root qdisc: `7e:` in `tc`.
+pub const QDISC_MAJOR: u16 = 0x7e;
+
+/// Bytes at the start of every message that go in the top band, whatever the prediction.
+pub const FIRST_BYTES: u32 = 15_000;
+
+/// Default cut points, bytes: a message larger than `cuts[i]` belongs in band `i + 1` or below.
+pub const DEFAULT_CUTS_BYTES: [u64; BANDS - 1] =
+    [15_000, 50_000, 150_000, 500_000, 1_500_000, 5_000_000, 15_000_000];
+
+/// Cut points between bands, bytes, ascending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct Cuts {
+    /// `bytes[i]` is the largest message of band `i`.
+    pub bytes: [u64; BANDS - 1],
+}
+
+impl Cuts {
+    /// Band of a message of `bytes` bytes: the number of cut points it exceeds.
+    #[inline(always)]
+    pub fn band_of(&self, bytes: u64) -> u8 {
+        let mut band = 0;
+        for cut in &self.bytes {
+            band += u8::from(bytes > *cut);
+        }
+        band
+    }
+}
+
+impl Default for Cuts {
+    fn default() -> Self {
+        Self { bytes: DEFAULT_CUTS_BYTES }
+    }
+}
+
+/// `skb->priority` that selects the class of `band` below treeline's qdisc.
+///
+/// HTB takes a priority whose major number is its own handle as a class id
+/// (`htb_classify`, kernel 6.18 `net/sched/sch_htb.c`). Minor numbers start at 1.
+#[inline(always)]
+pub const fn class_handle(band: u8) -> u32 {
+    ((QDISC_MAJOR as u32) << 16) | (band as u32 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_at_a_cut_stays_above_it() {
+        let cuts = Cuts::default();
+        assert_eq!(cuts.band_of(0), 0);
+        assert_eq!(cuts.band_of(15_000), 0);
+        assert_eq!(cuts.band_of(15_001), 1);
+        assert_eq!(cuts.band_of(u64::MAX), 7);
+    }
+
+    #[test]
+    fn first_bytes_end_at_the_first_cut() {
+        assert_eq!(u64::from(FIRST_BYTES), DEFAULT_CUTS_BYTES[0]);
+    }
+
+    #[test]
+    fn handles_are_what_tc_prints() {
+        assert_eq!(class_handle(0), 0x007e_0001);
+        assert_eq!(class_handle(7), 0x007e_0008);
+    }
+}

@@ -1,0 +1,77 @@
+//! What userspace tells the programs.
+
+use crate::{
+    ABI_VERSION,
+    class::{Cuts, FIRST_BYTES},
+};
+
+/// What the egress program does with its verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Act {
+    /// Nothing: watch only.
+    Observe = 0,
+    /// Set `skb->priority` to the class of the band.
+    Priority = 1,
+}
+
+/// Settings of the running programs; userspace may change them at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct Settings {
+    /// [`ABI_VERSION`] of who wrote this; another version makes the programs pass every packet.
+    pub abi_version: u32,
+    /// [`Act`].
+    pub act: u32,
+    /// A flow is sampled if `hash & sample_mask == 0`; `u32::MAX` with `samples_per_window` 0 is off.
+    pub sample_mask: u32,
+    /// Samples a CPU may emit in a window of [`SAMPLE_WINDOW_NS`].
+    pub samples_per_window: u32,
+    /// Bytes of a message that stay in the top band, whatever the prediction.
+    pub first_bytes: u32,
+    /// Shortest idle time that ends a message.
+    pub idle_floor_us: u32,
+    /// Cut points between bands.
+    pub cuts: Cuts,
+}
+
+const _: () = assert!(size_of::<Settings>() == 80 && align_of::<Settings>() == 8);
+
+/// Length of a sampling window: 2^27 ns, about 134 ms.
+pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;
+
+/// A CPU's samples in the current window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+pub struct SampleBudget {
+    /// Number of the window: time / [`SAMPLE_WINDOW_NS`].
+    pub window: u64,
+    /// Samples emitted in it.
+    pub used: u32,
+    /// Newest generation this CPU has logged.
+    pub logged_generation: u32,
+}
+
+const _: () = assert!(size_of::<SampleBudget>() == 16);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            abi_version: ABI_VERSION,
+            act: Act::Priority as u32,
+            sample_mask: 0,
+            samples_per_window: 4096,
+            first_bytes: FIRST_BYTES,
+            idle_floor_us: 200_000,
+            cuts: Cuts::default(),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every map of the programs.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use scheduler_common::{
+    counter::{Counter, GENERATION_SLOTS, GenerationCount},
+    flow::{FlowKey, FlowState},
+    sample::Sample,
+    settings::{SampleBudget, Settings},
+    tree::Table,
+};
+
+const MAX_FLOWS: usize = 65_536;
+const SAMPLE_RING_BYTES: usize = 1 << 20;
+
+/// Key: 0. Value: settings. Writer: userspace, at load and on change. Reader: both programs, once a
+/// packet. Size: there is one policy.
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// Key: flow. Value: both directions' messages. Writer and reader: both programs, each packet.
+/// Size: 64 Ki flows are 12 MB; the least recently used makes room.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState, MAX_FLOWS> = LruHashMap::new();
+
+/// Key: 0. Value: an array of one [`Table`]. Writer: userspace, which fills a new inner array and
+/// then sets it here: the update is one pointer, and the call returns only after an RCU grace period, so
+/// no packet sees a mix. Reader: the egress program, at decision points. Size: one model acts.
+#[btf_map]
+pub(crate) static MODEL: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+
+/// Writer: both programs, for sampled flows. Reader: the agent. Size: 8 700 samples, which is 0.2 s of
+/// two CPUs' whole budget.
+#[btf_map]
+pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_RING_BYTES> = RingBuf::new();
+
+/// Key: [`Counter`]. Value: count on this CPU. Writer: both programs. Reader: userspace, which sums.
+/// Size: the list of counters.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
+
+/// Key: generation modulo the size. Value: packets it classified on this CPU. Writer: the egress
+/// program. Reader: userspace. Size: generations come minutes apart, a few are of interest.
+#[btf_map]
+pub(crate) static GENERATIONS: PerCpuArray<GenerationCount, { GENERATION_SLOTS as usize }> =
+    PerCpuArray::new();
+
+/// Key: 0. Value: this CPU's samples in the current window. Writer and reader: both programs.
+/// Size: one a CPU.
+#[btf_map]
+pub(crate) static BUDGET: PerCpuArray<SampleBudget, 1> = PerCpuArray::new();

@@ -1,0 +1,36 @@
+//! Checked reads of a packet, wherever its bytes are.
+
+/// Bytes of a frame, from its Ethernet header on.
+pub trait Packet {
+    /// Length of the whole frame in bytes; more than what can be read if the packet is not linear.
+    fn frame_bytes(&self) -> usize;
+
+    /// The byte at `offset`; `None` past the end of what can be read.
+    fn u8_at(&self, offset: usize) -> Option<u8>;
+
+    /// The 16-bit number at `offset`, host order.
+    fn u16_at(&self, offset: usize) -> Option<u16>;
+
+    /// The 32-bit number at `offset`, host order.
+    fn u32_at(&self, offset: usize) -> Option<u32>;
+}
+
+impl Packet for [u8] {
+    fn frame_bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn u8_at(&self, offset: usize) -> Option<u8> {
+        self.get(offset).copied()
+    }
+
+    fn u16_at(&self, offset: usize) -> Option<u16> {
+        let bytes = self.get(offset..offset.checked_add(2)?)?;
+        Some(u16::from_be_bytes(bytes.try_into().ok()?))
+    }
+
+    fn u32_at(&self, offset: usize) -> Option<u32> {
+        let bytes = self.get(offset..offset.checked_add(4)?)?;
+        Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    }
+}

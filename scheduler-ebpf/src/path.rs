@@ -1,0 +1,188 @@
+//! A packet's way through flow, features, tree and verdict.
+
+use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use aya_log_ebpf::info;
+use scheduler_common::{
+    ABI_VERSION,
+    counter::{Counter, Skip},
+    flow::{FlowKey, FlowState},
+    sample::Hook,
+    settings::Settings,
+    tree::exp2_q8,
+};
+use scheduler_ebpf::{
+    features,
+    flow::{self, Step},
+    hash,
+    parse::Headers,
+    verdict,
+};
+
+use crate::{
+    count,
+    maps::{BUDGET, FLOWS, SETTINGS},
+    sample, tree,
+};
+
+/// Secret of this load, set by userspace before the programs are loaded.
+#[unsafe(no_mangle)]
+static SECRET_LOW: u64 = 0;
+/// The other half of the secret.
+#[unsafe(no_mangle)]
+static SECRET_HIGH: u64 = 0;
+
+static NEW_FLOW: FlowState = FlowState::ZERO;
+
+/// Where a packet passes, and as how many segments.
+pub(crate) struct Passage {
+    pub(crate) hook: Hook,
+    pub(crate) ifindex: u32,
+    pub(crate) segments: u32,
+}
+
+/// The settings in force.
+#[inline(always)]
+pub(crate) fn settings() -> Result<&'static Settings, Skip> {
+    match SETTINGS.get(0) {
+        Some(settings) if settings.abi_version == ABI_VERSION => Ok(settings),
+        _ => Err(Skip::NoSettings),
+    }
+}
+
+/// Accounts the packet to its flow and returns its band.
+#[inline(always)]
+pub(crate) fn account<C: EbpfContext>(
+    ctx: &C,
+    settings: &Settings,
+    headers: &Headers,
+    passage: &Passage,
+) -> Result<u8, Skip> {
+    // SAFETY: the helper takes no argument and reads a clock.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let (key, half) = flow::key(headers, passage.ifindex);
+    let state = touch(&key, headers, half, now_ns)?;
+    let step = flow::advance(state, headers, settings, (half, passage.segments), now_ns);
+    count_step(&step);
+    let place = (passage.hook, half);
+    let opposite = match passage.hook {
+        Hook::Egress => (Hook::Ingress, half ^ 1),
+        Hook::Ingress => (Hook::Egress, half ^ 1),
+    };
+    sample::message_end(state, settings, opposite, &step.other_end, now_ns);
+    if step.decision {
+        decide(ctx, settings, headers, (state, &step, passage), now_ns);
+    }
+    // After the decision: a FIN ends the message that it has just been part of.
+    sample::message_end(state, settings, place, &step.own_end, now_ns);
+    let own = &mut state.halves[half & 1];
+    if step.control {
+        return Ok(0);
+    }
+    let band = verdict::settle(own, settings);
+    if matches!(passage.hook, Hook::Egress) {
+        if own.generation == 0 {
+            count::one(Counter::AgingPackets);
+        } else {
+            count::one(Counter::ModelPackets);
+            count::generation(own.generation);
+        }
+    }
+    Ok(band)
+}
+
+/// The flow's entry, made if there is none.
+#[inline(always)]
+fn touch(
+    key: &FlowKey,
+    headers: &Headers,
+    half: usize,
+    now_ns: u64,
+) -> Result<&'static mut FlowState, Skip> {
+    if let Some(state) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: map values live as long as the program runs on this packet; other CPUs may
+        // write the same plain integers (see `FlowState`).
+        return Ok(unsafe { &mut *state });
+    }
+    // A flow that another CPU has entered meanwhile is overwritten: both start it with this packet.
+    if FLOWS.insert(key, &NEW_FLOW, 0).is_err() {
+        return Err(Skip::NoFlowSlot);
+    }
+    let state = FLOWS.get_ptr_mut(key).ok_or(Skip::NoFlowSlot)?;
+    // SAFETY: as above.
+    let state = unsafe { &mut *state };
+    flow::open(state, headers, half, hash::flow_hash(key, secret()), now_ns);
+    count::one(Counter::FlowsCreated);
+    Ok(state)
+}
+
+#[inline(always)]
+fn secret() -> [u64; 2] {
+    // SAFETY: both are initialised read-only data; volatile keeps the value that was set at load.
+    let low = unsafe { core::ptr::read_volatile(&raw const SECRET_LOW) };
+    // SAFETY: as above.
+    let high = unsafe { core::ptr::read_volatile(&raw const SECRET_HIGH) };
+    [low, high]
+}
+
+/// Describes the packet, asks the model on egress, and reports both.
+#[inline(always)]
+fn decide<C: EbpfContext>(
+    ctx: &C,
+    settings: &Settings,
+    headers: &Headers,
+    (state, step, passage): (&mut FlowState, &Step, &Passage),
+    now_ns: u64,
+) {
+    count::one(Counter::DecisionPoints);
+    let half = step.half & 1;
+    let described = features::extract(headers, state, step, passage.segments);
+    let mut predicted_log2_q8 = 0;
+    if matches!(passage.hook, Hook::Egress) {
+        let own = &mut state.halves[half];
+        match tree::predict(&described) {
+            Some(prediction) => {
+                own.predicted_bytes = own.bytes + exp2_q8(prediction.leaf.log2_q8);
+                own.generation = prediction.generation;
+                predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
+            }
+            None => {
+                own.predicted_bytes = 0;
+                own.generation = 0;
+            }
+        }
+        log_new_generation(ctx, own.generation);
+        verdict::settle(own, settings);
+    }
+    sample::decision(
+        state,
+        settings,
+        (passage.hook, half),
+        (&described, predicted_log2_q8),
+        now_ns,
+    );
+}
+
+/// One line a CPU when a generation is first seen there.
+#[inline(always)]
+fn log_new_generation<C: EbpfContext>(ctx: &C, generation: u32) {
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
+    let budget = unsafe { &mut *budget };
+    if budget.logged_generation != generation {
+        budget.logged_generation = generation;
+        info!(ctx, "generation {} classifies on this CPU", generation);
+    }
+}
+
+#[inline(always)]
+fn count_step(step: &Step) {
+    if step.control {
+        count::one(Counter::ControlPackets);
+    }
+    if step.started {
+        count::one(Counter::MessagesStarted);
+    }
+    if step.retransmitted {
+        count::one(Counter::RetransmittedPackets);
+    }
+}

@@ -1,0 +1,21 @@
+//! Builds the eBPF object and hands it to the crate by `OUT_DIR`.
+
+use anyhow::Context as _;
+use aya_build::{Package, Toolchain, build_ebpf};
+
+fn main() -> anyhow::Result<()> {
+    // SAFETY: a build script's main thread; no other thread has been started.
+    unsafe {
+        std::env::set_var("RUSTC_BOOTSTRAP", "1");
+    }
+    let toolchain = std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_unset| "stable".to_owned());
+    let package = Package {
+        name: "scheduler-ebpf",
+        root_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../scheduler-ebpf"),
+        features: &["kernel"],
+        ..Package::default()
+    };
+    build_ebpf([package], Toolchain::Custom(&toolchain)).context(
+        "the eBPF object could not be built; `cargo xtask setup` installs rust-src and bpf-linker",
+    )
+}

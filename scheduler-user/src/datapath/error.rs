@@ -1,0 +1,95 @@
+//! What can go wrong between the agent and the kernel programs.
+
+use std::{io, path::PathBuf};
+
+use aya::{
+    EbpfError,
+    maps::MapError,
+    pin::PinError,
+    programs::{ProgramError, links::LinkError, tc::TcError},
+};
+use scheduler_common::{ABI_VERSION, tree::TableError};
+
+/// Why the kernel programs could not be loaded, reached or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The object was refused before a program was loaded.
+    #[error("the kernel does not accept treeline's maps; a kernel with BTF, 6.1 or later, is needed")]
+    Load {
+        /// What aya said.
+        source: Box<EbpfError>,
+    },
+    /// The object lacks a part: a broken build.
+    #[error("the eBPF object has no {name}; this build of treeline is broken")]
+    MissingInObject {
+        /// The part.
+        name: &'static str,
+    },
+    /// A program was refused or could not be reached.
+    #[error("cannot {op}")]
+    Program {
+        /// What was attempted.
+        op: &'static str,
+        /// Why it failed.
+        source: Box<ProgramError>,
+    },
+    /// A map could not be read or written.
+    #[error("cannot use map {name}; `treeline down` and `up` start afresh")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// Why it failed.
+        source: MapError,
+    },
+    /// A pin could not be made.
+    #[error("cannot pin {}", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// Why it failed.
+        source: PinError,
+    },
+    /// A pinned link could not be opened.
+    #[error("cannot open link {}", path.display())]
+    Link {
+        /// The pin.
+        path: PathBuf,
+        /// Why it failed.
+        source: LinkError,
+    },
+    /// The `clsact` hook failed.
+    #[error("cannot {op} on {interface}")]
+    Clsact {
+        /// What was attempted.
+        op: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why it failed.
+        source: TcError,
+    },
+    /// A file operation failed.
+    #[error("cannot {op} {}", path.display())]
+    Io {
+        /// What was attempted.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another version of treeline pinned the programs.
+    #[error(
+        "the running programs speak ABI version {found}, this treeline {ABI_VERSION}; \
+         `treeline down --all` and `up` replace them"
+    )]
+    AbiVersion {
+        /// The version of what is pinned.
+        found: u32,
+    },
+    /// A table that the kernel must not see.
+    #[error("the model's table is not sound: {fault:?}")]
+    UnsoundTable {
+        /// The fault.
+        fault: TableError,
+    },
+}

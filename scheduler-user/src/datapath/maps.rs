@@ -1,0 +1,131 @@
+//! Typed access to the pinned maps.
+
+use aya::{
+    Pod,
+    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
+};
+use scheduler_common::{
+    counter::{Counter, GENERATION_SLOTS, GenerationCount},
+    names,
+    settings::Settings,
+    tree::Table,
+};
+
+use super::{Datapath, DatapathError};
+
+/// Head of the table that the kernel walks now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveTable {
+    /// Generation of the model.
+    pub generation: u32,
+    /// Its trees.
+    pub trees: u32,
+    /// Its nodes.
+    pub nodes: u32,
+    /// Splits on its longest path.
+    pub depth: u32,
+}
+
+impl Datapath {
+    pub(super) fn map(&self, name: &'static str) -> Result<Map, DatapathError> {
+        MapData::from_pin(self.map_pin(name))
+            .and_then(Map::from_map_data)
+            .map_err(|source| DatapathError::Map { name, source })
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn settings(&self) -> Result<Settings, DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::SETTINGS, source };
+        let map = Array::<_, Settings>::try_from(self.map(names::SETTINGS)?).map_err(fault)?;
+        map.get(&0, 0).map_err(fault)
+    }
+
+    /// Changes the settings; the next packet sees them.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn set_settings(&self, settings: &Settings) -> Result<(), DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::SETTINGS, source };
+        let mut map = Array::<_, Settings>::try_from(self.map(names::SETTINGS)?).map_err(fault)?;
+        map.set(0, settings, 0).map_err(fault)
+    }
+
+    /// Sum over all CPUs of each counter, in the order of [`Counter::ALL`].
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::COUNTERS, source };
+        let map = PerCpuArray::<_, u64>::try_from(self.map(names::COUNTERS)?).map_err(fault)?;
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let values = map.get(&(*counter as u32), 0).map_err(fault)?;
+                Ok((*counter, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Egress packets that `generation` has classified.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn packets_of(&self, generation: u32) -> Result<u64, DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::GENERATIONS, source };
+        let map = PerCpuArray::<_, GenerationCount>::try_from(self.map(names::GENERATIONS)?)
+            .map_err(fault)?;
+        let counts = map.get(&(generation % GENERATION_SLOTS), 0).map_err(fault)?;
+        let own = counts.iter().filter(|count| count.generation == generation);
+        Ok(own.map(|count| count.packets).sum())
+    }
+
+    /// Gives the kernel a new model.
+    ///
+    /// The table is checked, written into a map of its own and set by one pointer; the call returns after an
+    /// RCU grace period (kernel 6.18 `kernel/bpf/syscall.c`, `maybe_wait_bpf_programs`), so once it
+    /// has returned no packet sees the old model, and none ever sees a mix.
+    ///
+    /// # Errors
+    /// If the table is not sound or a map can't be made or written; the old model acts on then.
+    pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
+        table.check().map_err(|fault| DatapathError::UnsoundTable { fault })?;
+        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        let mut slot = Array::<MapData, Table>::create(1, 0).map_err(fault)?;
+        slot.set(0, table, 0).map_err(fault)?;
+        let mut outer = self.model()?;
+        outer.set(0, &slot, 0).map_err(fault)
+    }
+
+    /// Head of the table in use; `None` if no model acts.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn active(&self) -> Result<Option<ActiveTable>, DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        let slot = match self.model()?.get(&0, 0) {
+            Ok(slot) => slot,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(source) => return Err(fault(source)),
+        };
+        let table = read_boxed(&slot).map_err(fault)?;
+        Ok((table.trees > 0).then(|| ActiveTable {
+            generation: table.generation,
+            trees: table.trees,
+            nodes: table.node_count,
+            depth: table.depth,
+        }))
+    }
+
+    fn model(&self) -> Result<ArrayOfMaps<MapData, Array<MapData, Table>>, DatapathError> {
+        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(self.map(names::MODEL)?)
+            .map_err(fault)
+    }
+}
+
+fn read_boxed<V: Pod>(slot: &Array<MapData, V>) -> Result<Box<V>, MapError> {
+    slot.get(&0, 0).map(Box::new)
+}

@@ -1,0 +1,226 @@
+//! The kernel programs: loaded, pinned, adopted, removed.
+//!
+//! Programs and maps are pinned, so they outlive the process that loaded them; whoever comes next
+//! opens the pins. One set serves all interfaces of an instance.
+
+mod attach;
+mod error;
+mod maps;
+
+use std::{fs, path::PathBuf};
+
+use aya::{
+    EbpfLoader,
+    maps::{MapData, RingBuf},
+    programs::{ProgramInfo, SchedClassifier, Xdp},
+};
+use nix::{mount::MsFlags, sys::statfs};
+use scheduler_common::{
+    ABI_VERSION, names,
+    sample::Sample,
+    settings::{Act, Settings},
+    tree::Table,
+};
+
+pub use self::{
+    attach::{EgressChoice, Hooks},
+    error::DatapathError,
+    maps::ActiveTable,
+};
+use crate::instance::{BPFFS, Instance};
+
+/// The eBPF object, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/treeline-ebpf"));
+
+/// Bytes of one ring-buffer record.
+pub const SAMPLE_BYTES: usize = size_of::<Sample>();
+
+/// How the programs came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This process loaded them.
+    Loaded,
+    /// They were pinned by an earlier one and go on as they were.
+    Adopted,
+    /// Those of another ABI version were replaced.
+    Replaced,
+}
+
+/// Handle to an instance's pinned programs and maps.
+#[derive(Debug)]
+pub struct Datapath {
+    instance: Instance,
+}
+
+impl Datapath {
+    /// Opens what is pinned, or loads and pins it.
+    ///
+    /// # Errors
+    /// If the kernel refuses; nothing is left behind then.
+    pub fn open_or_load(
+        instance: &Instance,
+        settings: &Settings,
+    ) -> Result<(Self, Origin), DatapathError> {
+        mount_bpffs()?;
+        match Self::open(instance) {
+            Ok(Some(datapath)) => return Ok((datapath, Origin::Adopted)),
+            Ok(None) => {}
+            Err(DatapathError::AbiVersion { .. }) => {
+                let old = Self { instance: instance.clone() };
+                old.unload()?;
+                return Ok((Self::load(instance, settings)?, Origin::Replaced));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((Self::load(instance, settings)?, Origin::Loaded))
+    }
+
+    /// Opens what is pinned; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`DatapathError::AbiVersion`] if another version of treeline pinned it.
+    pub fn open(instance: &Instance) -> Result<Option<Self>, DatapathError> {
+        let datapath = Self { instance: instance.clone() };
+        let complete = names::MAPS.iter().all(|name| datapath.map_pin(name).exists())
+            && [names::EGRESS, names::INGRESS].iter().all(|name| datapath.program_pin(name).exists());
+        if !complete {
+            return Ok(None);
+        }
+        let found = datapath.settings()?.abi_version;
+        if found != ABI_VERSION {
+            return Err(DatapathError::AbiVersion { found });
+        }
+        Ok(Some(datapath))
+    }
+
+    fn load(instance: &Instance, settings: &Settings) -> Result<Self, DatapathError> {
+        let datapath = Self { instance: instance.clone() };
+        // Left-overs of a load that was cut short.
+        remove_tree(&datapath.instance.pins())?;
+        let loaded = datapath.load_and_pin(settings);
+        if loaded.is_err() {
+            remove_tree(&datapath.instance.pins())?;
+        }
+        loaded.map(|()| datapath)
+    }
+
+    fn load_and_pin(&self, settings: &Settings) -> Result<(), DatapathError> {
+        let secret: [u64; 2] = rand::random();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SECRET_LOW", &secret[0], true)
+            .override_global("SECRET_HIGH", &secret[1], true)
+            .load(OBJECT)
+            .map_err(|source| DatapathError::Load { source: Box::new(source) })?;
+        for directory in ["maps", "programs", "links"] {
+            let path = self.instance.pins().join(directory);
+            fs::create_dir_all(&path)
+                .map_err(|source| DatapathError::Io { op: "create", path, source })?;
+        }
+        for name in names::MAPS {
+            let map = ebpf.map(name).ok_or(DatapathError::MissingInObject { name })?;
+            let path = self.map_pin(name);
+            map.pin(&path).map_err(|source| DatapathError::Pin { path, source })?;
+        }
+        self.set_settings(settings)?;
+        let pin_error = |path, source| DatapathError::Pin { path, source };
+        let program_error = |op, source| DatapathError::Program { op, source: Box::new(source) };
+        let egress: &mut SchedClassifier = program(&mut ebpf, names::EGRESS)?;
+        egress.load().map_err(|source| program_error("load the egress program", source))?;
+        let path = self.program_pin(names::EGRESS);
+        egress.pin(&path).map_err(|source| pin_error(path, source))?;
+        let ingress: &mut Xdp = program(&mut ebpf, names::INGRESS)?;
+        ingress.load().map_err(|source| program_error("load the ingress program", source))?;
+        let path = self.program_pin(names::INGRESS);
+        ingress.pin(&path).map_err(|source| pin_error(path, source))
+    }
+
+    /// Removes every pin; the kernel frees programs and maps with their last user.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn unload(self) -> Result<(), DatapathError> {
+        remove_tree(&self.instance.pins())
+    }
+
+    fn map_pin(&self, name: &str) -> PathBuf {
+        self.instance.pins().join("maps").join(name)
+    }
+
+    fn program_pin(&self, name: &str) -> PathBuf {
+        self.instance.pins().join("programs").join(name)
+    }
+
+    fn link_pin(&self, ifindex: u32, hook: &str) -> PathBuf {
+        self.instance.pins().join("links").join(format!("{ifindex}-{hook}"))
+    }
+
+    /// Kernel's id of the egress program, by which its log is found.
+    ///
+    /// # Errors
+    /// If the pin is gone.
+    pub fn egress_program_id(&self) -> Result<u32, DatapathError> {
+        let info = ProgramInfo::from_pin(self.program_pin(names::EGRESS)).map_err(|source| {
+            DatapathError::Program { op: "open the egress program", source: Box::new(source) }
+        })?;
+        Ok(info.id())
+    }
+
+    /// The ring buffer of samples. One reader at a time.
+    ///
+    /// # Errors
+    /// If the pin is gone.
+    pub fn samples(&self) -> Result<RingBuf<MapData>, DatapathError> {
+        RingBuf::try_from(self.map(names::SAMPLES)?)
+            .map_err(|source| DatapathError::Map { name: names::SAMPLES, source })
+    }
+
+    /// Switches between scheduling and watching.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn set_act(&self, act: Act) -> Result<(), DatapathError> {
+        let settings = Settings { act: act as u32, ..self.settings()? };
+        self.set_settings(&settings)
+    }
+
+    /// Takes the model out: aging rules from the next packet on.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn deactivate(&self) -> Result<(), DatapathError> {
+        self.activate(&Box::new(Table { ..Table::EMPTY }))
+    }
+}
+
+fn program<'a, T>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut T, DatapathError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(DatapathError::MissingInObject { name })?;
+    program.try_into().map_err(|source| DatapathError::Program {
+        op: "find the program",
+        source: Box::new(source),
+    })
+}
+
+/// Mounts the BPF file system where it is missing.
+fn mount_bpffs() -> Result<(), DatapathError> {
+    let path = PathBuf::from(BPFFS);
+    let mounted = statfs::statfs(&path)
+        .is_ok_and(|stat| stat.filesystem_type() == statfs::BPF_FS_MAGIC);
+    if mounted {
+        return Ok(());
+    }
+    nix::mount::mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .map_err(|errno| DatapathError::Io { op: "mount bpffs on", path, source: errno.into() })
+}
+
+/// Removes a directory and all in it; a missing one is fine.
+fn remove_tree(path: &std::path::Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(DatapathError::Io { op: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

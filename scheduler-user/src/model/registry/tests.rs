@@ -1,0 +1,162 @@
+//! Files that come back, and files that are told apart.
+
+use proptest::prelude::*;
+
+use super::{
+    super::{DataWindow, Tree, TreeNode, arbitrary},
+    *,
+};
+
+fn model(generation: u32) -> Model {
+    let leaf = TreeNode {
+        output: 10.1,
+        sigma: 0.3,
+        ..TreeNode::default()
+    };
+    let model = Model::new(
+        "made up",
+        DataWindow::default(),
+        vec![Tree { nodes: vec![leaf] }],
+    );
+    Model {
+        generation,
+        ..model
+    }
+}
+
+fn registry() -> (tempfile::TempDir, Registry) {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::new(directory.path().join("models"));
+    (directory, registry)
+}
+
+fn spoil(path: &Path, change: impl Fn(String) -> String) -> String {
+    fs::write(path, change(fs::read_to_string(path).unwrap())).unwrap();
+    let error = Registry::load_file(path).unwrap_err().to_string();
+    assert!(
+        error.contains(path.file_name().unwrap().to_str().unwrap()),
+        "{error}"
+    );
+    error
+}
+
+#[test]
+fn an_empty_registry_has_nothing_and_starts_at_one() {
+    let (_directory, registry) = registry();
+    assert_eq!(registry.next_generation().unwrap(), 1);
+    assert!(registry.latest_valid().unwrap().0.is_none());
+    assert!(matches!(registry.load(4), Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn what_is_saved_is_listed_and_comes_back() {
+    let (_directory, registry) = registry();
+    for generation in [2, 1, 10] {
+        registry.save(&model(generation)).unwrap();
+    }
+    let (entries, skipped) = registry.list().unwrap();
+    assert_eq!(
+        entries.iter().map(|e| e.generation).collect::<Vec<_>>(),
+        [1, 2, 10]
+    );
+    assert!(skipped.is_empty() && entries.iter().all(|e| e.size_bytes > 100));
+    assert_eq!(registry.load(2).unwrap(), model(2));
+    assert_eq!(registry.latest_valid().unwrap().0, Some(model(10)));
+    assert_eq!(registry.next_generation().unwrap(), 11);
+    let names = fs::read_dir(&registry.directory).unwrap().count();
+    assert_eq!(names, 3, "no draft is left behind");
+}
+
+#[test]
+fn a_corrupt_file_says_what_is_wrong_and_the_one_before_is_used() {
+    let (_directory, registry) = registry();
+    for generation in 1..=3 {
+        registry.save(&model(generation)).unwrap();
+    }
+    let path = registry.path_of(3);
+    let error = spoil(&path, |text| text.replace("10.1", "20.1"));
+    assert!(error.contains("hash mismatch"), "{error}");
+    let error = spoil(&registry.path_of(2), |text| {
+        text[..text.len() / 2].to_owned()
+    });
+    assert!(error.contains("not JSON"), "{error}");
+
+    let (latest, skipped) = registry.latest_valid().unwrap();
+    assert_eq!(latest.unwrap().generation, 1);
+    assert_eq!(
+        skipped.iter().map(|s| &s.path).collect::<Vec<_>>(),
+        [&path, &registry.path_of(2)]
+    );
+    assert_eq!(
+        registry.next_generation().unwrap(),
+        4,
+        "a corrupt number is not used again"
+    );
+}
+
+#[test]
+fn a_foreign_file_is_told_from_a_damaged_one() {
+    let (_directory, registry) = registry();
+    let path = registry.save(&model(1)).unwrap();
+    let error = spoil(&path, |_| "{\"a\": 1}".to_owned());
+    assert!(error.contains("lacks"), "{error}");
+    let rewritten = |change: fn(&mut Model)| {
+        let mut changed = model(1);
+        change(&mut changed);
+        let stored = Stored {
+            sha256: changed.sha256(),
+            model: changed,
+        };
+        spoil(&path, |_| serde_json::to_string(&stored).unwrap())
+    };
+    let error = rewritten(|m| m.features[4] = "ttl".into());
+    assert!(error.contains("feature 4 is `ttl`"), "{error}");
+    let error = rewritten(|m| m.abi_version = 9);
+    assert!(error.contains("ABI version 9"), "{error}");
+    let error = rewritten(|m| m.schema = 2);
+    assert!(error.contains("format is version 2"), "{error}");
+}
+
+#[test]
+fn a_file_under_the_wrong_number_is_refused() {
+    let (_directory, registry) = registry();
+    fs::rename(registry.save(&model(1)).unwrap(), registry.path_of(7)).unwrap();
+    assert!(matches!(
+        registry.load(7),
+        Err(LoadError::WrongName { found: 1, .. })
+    ));
+}
+
+#[test]
+fn pruning_keeps_the_newest_and_the_running_model() {
+    let (_directory, registry) = registry();
+    for generation in 1..=25 {
+        registry.save(&model(generation)).unwrap();
+    }
+    assert_eq!(registry.prune(Some(2)).unwrap(), [1, 3, 4, 5]);
+    assert_eq!(registry.list().unwrap().0.len(), KEPT + 1);
+}
+
+#[test]
+fn a_model_that_can_t_be_used_is_not_written() {
+    let (_directory, registry) = registry();
+    let broken = Model {
+        trees: Vec::new(),
+        ..model(1)
+    };
+    assert!(matches!(
+        registry.save(&broken),
+        Err(SaveError::Model(ModelError::Empty))
+    ));
+    assert!(!registry.path_of(1).exists());
+}
+
+proptest! {
+    /// Fails if numbers do not survive the way to the disk and back bit by bit.
+    #[test]
+    fn any_model_comes_back_as_it_went(model in arbitrary::model()) {
+        let (_directory, registry) = registry();
+        registry.save(&model).unwrap();
+        prop_assert_eq!(registry.load(0).unwrap(), model);
+    }
+}

@@ -1,0 +1,213 @@
+//! How near predictions come, beside what needs no learning.
+
+use std::fmt::{self, Display};
+
+use scheduler_common::features::Features;
+use serde::{Deserialize, Serialize};
+
+use crate::{dataset::Row, model::Model};
+
+/// Nearness of predicted to real log2(1 + bytes to come).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accuracy {
+    /// Rows it was measured on; with 0 the rest says nothing.
+    pub rows: u64,
+    /// Root of the mean square error, log2 units.
+    pub rmse_log2: f64,
+    /// Share of the variance that is explained; negative if worse than the rows' own mean.
+    pub r2: f64,
+}
+
+/// One predictor on all rows and on first packets only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictorScores {
+    /// At every decision point.
+    pub all: Accuracy,
+    /// At the first packet of a message, where bytes so far say nothing yet.
+    pub first_packet: Accuracy,
+}
+
+/// A candidate beside its rivals, all on the same rows that none of them has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// The model on trial.
+    pub candidate: PredictorScores,
+    /// The mean of the training rows, always.
+    pub constant: PredictorScores,
+    /// The mean of the training rows with as many bytes so far.
+    pub bytes_so_far: PredictorScores,
+    /// The model that ran at the time.
+    pub running: Option<PredictorScores>,
+}
+
+impl Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PredictorScores { all, first_packet } = self.candidate;
+        write!(
+            f,
+            "held-out error {:.2} (R² {:.2}) on {} rows, {:.2} (R² {:.2}) on {} first packets; \
+             constant {:.2}, bytes so far {:.2}",
+            all.rmse_log2,
+            all.r2,
+            all.rows,
+            first_packet.rmse_log2,
+            first_packet.r2,
+            first_packet.rows,
+            self.constant.all.rmse_log2,
+            self.bytes_so_far.all.rmse_log2,
+        )?;
+        match self.running {
+            Some(running) => write!(f, ", model before {:.2}", running.all.rmse_log2),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The mean target of the rows it has seen, always.
+pub(super) struct Constant(f64);
+
+impl Constant {
+    pub(super) fn learn(train: &[Row]) -> Self {
+        Self(mean(train.iter().map(Row::target)))
+    }
+}
+
+/// The mean target of the rows with as many bytes so far, to a power of two: what aging knows.
+pub(super) struct BytesSoFar([f64; 65]);
+
+impl BytesSoFar {
+    pub(super) fn learn(train: &[Row]) -> Self {
+        let overall = mean(train.iter().map(Row::target));
+        let mut sums = [(0.0, 0u32); 65];
+        for row in train {
+            let (sum, count) = &mut sums[bucket(row.bytes_at)];
+            *sum += row.target();
+            *count += 1;
+        }
+        Self(sums.map(|(sum, count)| {
+            if count == 0 {
+                overall
+            } else {
+                sum / f64::from(count)
+            }
+        }))
+    }
+}
+
+/// Bit length: 0 for 0, 1 for 1, 2 for 2 and 3, and so on.
+const fn bucket(bytes: u64) -> usize {
+    (u64::BITS - bytes.leading_zeros()) as usize
+}
+
+/// Anything that predicts the target of a row.
+pub(super) trait Predictor {
+    fn predict(&self, row: &Row) -> f64;
+}
+
+impl Predictor for Constant {
+    fn predict(&self, _row: &Row) -> f64 {
+        self.0
+    }
+}
+
+impl Predictor for BytesSoFar {
+    fn predict(&self, row: &Row) -> f64 {
+        self.0[bucket(row.bytes_at)]
+    }
+}
+
+impl Predictor for Model {
+    fn predict(&self, row: &Row) -> f64 {
+        let features: &Features = &row.features;
+        Self::predict(self, features)
+    }
+}
+
+pub(super) fn evaluate(predictor: &impl Predictor, rows: &[Row]) -> PredictorScores {
+    let first: Vec<Row> = rows
+        .iter()
+        .filter(|row| row.is_first_packet())
+        .copied()
+        .collect();
+    PredictorScores {
+        all: accuracy(predictor, rows),
+        first_packet: accuracy(predictor, &first),
+    }
+}
+
+fn accuracy(predictor: &impl Predictor, rows: &[Row]) -> Accuracy {
+    if rows.is_empty() {
+        return Accuracy::default();
+    }
+    let centre = mean(rows.iter().map(Row::target));
+    let error = mean(
+        rows.iter()
+            .map(|row| (row.target() - predictor.predict(row)).powi(2)),
+    );
+    let variance = mean(rows.iter().map(|row| (row.target() - centre).powi(2)));
+    // Rows that are all alike leave nothing to explain; a number, because JSON knows no NaN.
+    let r2 = if variance > 0.0 {
+        1.0 - error / variance
+    } else {
+        0.0
+    };
+    Accuracy {
+        rows: rows.len() as u64,
+        rmse_log2: error.sqrt(),
+        r2,
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0u64), |(sum, count), value| (sum + value, count + 1));
+    sum / count.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler_common::features::Feature;
+
+    use super::*;
+    use crate::dataset::samples;
+
+    fn row(bytes_at: u64, remaining_bytes: u64) -> Row {
+        let mut row = Row {
+            bytes_at,
+            remaining_bytes,
+            ..samples::row(1, 1, 443)
+        };
+        row.features[Feature::MessageBytes as usize] = bytes_at as u32;
+        row.features[Feature::PacketBytes as usize] = bytes_at.min(1000) as u32;
+        row
+    }
+
+    #[test]
+    fn error_and_explained_share_are_those_of_the_book() {
+        let rows = [row(500, 0), row(500, 15), row(4000, 15), row(4000, 255)];
+        let scores = evaluate(&Constant(5.0), &rows);
+        // Targets 0, 4, 4, 8: errors 25, 1, 1, 9, variance 8.
+        assert!((scores.all.rmse_log2 - 3.0).abs() < 1e-12);
+        assert!((scores.all.r2 - (1.0 - 9.0 / 8.0)).abs() < 1e-12);
+        assert_eq!((scores.all.rows, scores.first_packet.rows), (4, 2));
+        assert!((scores.first_packet.rmse_log2 - 13f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bytes_so_far_knows_the_mean_of_its_bucket_and_else_the_mean() {
+        let rows = [row(500, 0), row(400, 15), row(4000, 255)];
+        let learned = BytesSoFar::learn(&rows);
+        let predicted = [300, 5000, 4095, u64::MAX, 0].map(|bytes| learned.predict(&row(bytes, 0)));
+        assert_eq!(predicted, [2.0, 4.0, 8.0, 4.0, 4.0]);
+        assert_eq!(Constant::learn(&rows).predict(&row(1, 1)), 4.0);
+    }
+
+    #[test]
+    fn no_rows_and_equal_rows_give_numbers() {
+        assert_eq!(evaluate(&Constant(1.0), &[]), PredictorScores::default());
+        let scores = evaluate(&Constant(4.0), &[row(1, 15), row(1, 15)]);
+        assert_eq!((scores.all.rmse_log2, scores.all.r2), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,132 @@
+//! Whether the machine was busy with something else during a run.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+/// Above these shares of stolen CPU time a run counts as disturbed.
+const STEAL_MEAN_LIMIT: f64 = 0.01;
+const STEAL_PEAK_LIMIT: f64 = 0.08;
+/// Above this share of busy CPU time the machine, not the link, may be what is measured.
+const BUSY_LIMIT: f64 = 0.85;
+
+/// How busy and how disturbed the machine was.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Disturbance {
+    /// Share of CPU time taken by other guests, on average.
+    pub steal_mean: f64,
+    /// The same in the worst second.
+    pub steal_peak: f64,
+    /// Share of CPU time not idle, all processes counted.
+    pub busy: f64,
+}
+
+impl Disturbance {
+    /// Whether figures of this run deserve doubt.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.steal_mean > STEAL_MEAN_LIMIT
+            || self.steal_peak > STEAL_PEAK_LIMIT
+            || self.busy > BUSY_LIMIT
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Ticks {
+    total: u64,
+    idle: u64,
+    steal: u64,
+}
+
+impl Ticks {
+    fn read() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        Self::parse(&stat).context("/proc/stat has no line of all CPUs")
+    }
+
+    /// Columns: user nice system idle iowait irq softirq steal; guest time is within user.
+    fn parse(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .take(8)
+            .map_while(|word| word.parse().ok())
+            .collect();
+        let [_, _, _, idle, wait, _, _, steal] = *ticks.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            total: ticks.iter().sum(),
+            idle: idle + wait,
+            steal,
+        })
+    }
+
+    fn shares_since(&self, earlier: &Self) -> (f64, f64) {
+        let total = self.total.saturating_sub(earlier.total).max(1) as f64;
+        let steal = self.steal.saturating_sub(earlier.steal) as f64;
+        let idle = self.idle.saturating_sub(earlier.idle) as f64;
+        (steal / total, 1.0 - idle / total)
+    }
+}
+
+/// Follows /proc/stat while a run lasts.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    first: Ticks,
+    last: Ticks,
+    looked: Instant,
+    peak: f64,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Result<Self> {
+        let first = Ticks::read()?;
+        Ok(Self {
+            first,
+            last: first,
+            looked: Instant::now(),
+            peak: 0.0,
+        })
+    }
+
+    /// To be called often; measures once a second.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        if self.looked.elapsed() >= Duration::from_secs(1) {
+            let now = Ticks::read()?;
+            self.peak = self.peak.max(now.shares_since(&self.last).0);
+            self.last = now;
+            self.looked = Instant::now();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Disturbance> {
+        let (steal_mean, busy) = Ticks::read()?.shares_since(&self.first);
+        Ok(Disturbance {
+            steal_mean,
+            steal_peak: self.peak,
+            busy,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_come_from_the_difference_of_two_looks() {
+        let first = Ticks::parse("cpu  10 0 10 80 0 0 0 0 0 0\n").unwrap();
+        let later = Ticks::parse("cpu  30 0 20 140 0 0 0 10 0 0\ncpu0 1 2\n").unwrap();
+        let (steal, busy) = later.shares_since(&first);
+        assert!(
+            (steal - 0.1).abs() < 1e-9 && (busy - 0.4).abs() < 1e-9,
+            "{steal} {busy}"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! Open-loop load over real TCP between the two ends of a bed.
+
+mod client;
+mod request;
+mod server;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
+use tokio::runtime::{Builder, Runtime};
+
+pub use self::{
+    client::{Outcome, Play},
+    request::{REQUEST_HEADER_BYTES, Request},
+    server::Marking,
+};
+use crate::{
+    machine::{Disturbance, Watch},
+    mix::{Arrival, Service},
+    netns::{Bed, SERVER_V4},
+    wait,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What one run of the generator gave.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// One entry for each arrival, in order.
+    pub outcomes: Vec<Outcome>,
+    /// CPU time of both ends of the generator over the run's length, as a share of one core.
+    pub generator_cpu: f64,
+    /// What else went on in the machine.
+    pub disturbance: Disturbance,
+}
+
+/// Plays `arrivals` from the bed's client to its server and waits for the end; `look` is called
+/// some times a second meanwhile.
+///
+/// # Errors
+///
+/// When sockets can't be opened, when `look` fails (the run then ends early), or on an interrupt.
+pub fn run(
+    bed: &Bed,
+    arrivals: Vec<Arrival>,
+    play: Play,
+    marking: Option<Marking>,
+    look: &mut dyn FnMut() -> Result<()>,
+) -> Result<Run> {
+    let started = Instant::now();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = bed.server.thread("server", move || {
+        let runtime = runtime()?;
+        let listeners = runtime.block_on(server::listen(play.server))?;
+        ready.send(()).context("the run was given up")?;
+        runtime.block_on(server::serve(listeners, marking, async {
+            // A dropped sender means stop as well.
+            drop(stopped.await);
+        }));
+        thread_cpu()
+    })?;
+    if is_ready.recv().is_err() {
+        return Err(server
+            .join()
+            .map_err(|_panic| anyhow!("the server thread panicked"))?
+            .map_or_else(
+                |error| error,
+                |_cpu| anyhow!("the server ended before it served"),
+            ));
+    }
+    let halt = Arc::new(AtomicBool::new(false));
+    let halted = Arc::clone(&halt);
+    let client = bed.client.thread("client", move || {
+        let outcomes = runtime()?.block_on(client::play(arrivals, play, halted));
+        Ok((outcomes, thread_cpu()?))
+    })?;
+    let mut watch = Watch::start()?;
+    let mut looked = Ok(());
+    while !client.is_finished() {
+        std::thread::sleep(LOOK_EVERY);
+        if looked.is_ok() && !wait::interrupted() {
+            looked = watch.look().and_then(|()| look());
+        } else {
+            halt.store(true, Ordering::Relaxed);
+        }
+    }
+    let (outcomes, client_cpu) = client
+        .join()
+        .map_err(|_panic| anyhow!("the client thread panicked"))??;
+    let elapsed = started.elapsed();
+    drop(stop);
+    let server_cpu = server
+        .join()
+        .map_err(|_panic| anyhow!("the server thread panicked"))??;
+    looked?;
+    if wait::interrupted() {
+        return Err(anyhow!("interrupted"));
+    }
+    Ok(Run {
+        outcomes,
+        generator_cpu: (client_cpu + server_cpu).as_secs_f64() / elapsed.as_secs_f64(),
+        disturbance: watch.finish()?,
+    })
+}
+
+/// Time that a message of one byte takes on the idle bed.
+#[derive(Clone, Copy, Debug)]
+pub struct Base {
+    /// Over a connection that stood already.
+    pub kept: Duration,
+    /// With the handshake.
+    pub fresh: Duration,
+}
+
+/// Measures [`Base`] as the median of some messages sent one at a time.
+///
+/// # Errors
+///
+/// As for [`run`], or when a message failed.
+pub fn measure_base(bed: &Bed) -> Result<Base> {
+    const COUNT: u32 = 60;
+    let median = |kept: bool| {
+        let arrivals = (0..COUNT)
+            .map(|number| Arrival {
+                at: Duration::from_millis(5) * number,
+                service: Service::Rpc,
+                request_bytes: 100,
+                reply_bytes: 1,
+                kept,
+            })
+            .collect();
+        let play = Play {
+            server: SERVER_V4,
+            drain: Duration::from_secs(2),
+            band: None,
+        };
+        let run = run(bed, arrivals, play, None, &mut || Ok(()))?;
+        let mut times: Vec<Duration> = run
+            .outcomes
+            .iter()
+            .filter_map(|outcome| outcome.completion)
+            .collect();
+        if times.len() < run.outcomes.len() {
+            return Err(anyhow!("messages got lost on the idle bed"));
+        }
+        times.sort_unstable();
+        Ok(times[times.len() / 2])
+    };
+    Ok(Base {
+        kept: median(true)?,
+        fresh: median(false)?,
+    })
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+/// CPU time of the calling thread so far.
+fn thread_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(micros.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mix::{Plan, schedule};
+
+    #[test]
+    fn every_byte_arrives_on_every_service() {
+        let bed = Bed::host().unwrap();
+        let plan = Plan {
+            rate_bps: 200_000_000,
+            load: 0.8,
+            length: Duration::from_millis(800),
+            shrink: 4.0,
+        };
+        let arrivals = schedule(&plan, 3);
+        let play = Play {
+            server: SERVER_V4,
+            drain: Duration::from_secs(20),
+            band: None,
+        };
+        let run = run(&bed, arrivals.clone(), play, None, &mut || Ok(())).unwrap();
+        assert_eq!(run.outcomes.len(), arrivals.len());
+        for (outcome, arrival) in run.outcomes.iter().zip(&arrivals) {
+            assert_eq!(outcome.arrival, *arrival);
+            assert_eq!(outcome.received_bytes, arrival.reply_bytes, "{outcome:?}");
+            assert!(
+                outcome.completion.is_some() && !outcome.failed,
+                "{outcome:?}"
+            );
+        }
+    }
+}

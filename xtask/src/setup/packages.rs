@@ -1,0 +1,174 @@
+//! Programs of the system: `ip` and `tc` at run time, `cc` to link.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    child,
+    console::{Outcome, Step},
+    machine::Machine,
+};
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// A program, and what it is for.
+const PROGRAMS: [(&str, &str); 3] = [
+    (
+        "ip",
+        "the demo and the tests make network namespaces with it",
+    ),
+    (
+        "tc",
+        "the demo and the tests set queueing disciplines with it",
+    ),
+    ("cc", "rustc links with it"),
+];
+
+/// A package manager and its names for what holds [`PROGRAMS`].
+struct Manager {
+    program: &'static str,
+    install: &'static [&'static str],
+    network: &'static [&'static str],
+    compiler: &'static [&'static str],
+}
+
+const MANAGERS: [Manager; 5] = [
+    Manager {
+        program: "apt-get",
+        install: &["install", "--yes", "--no-install-recommends"],
+        network: &["iproute2"],
+        compiler: &["gcc", "libc6-dev"],
+    },
+    Manager {
+        program: "dnf",
+        install: &["install", "--assumeyes"],
+        network: &["iproute", "iproute-tc"],
+        compiler: &["gcc"],
+    },
+    Manager {
+        program: "zypper",
+        install: &["--non-interactive", "install"],
+        network: &["iproute2"],
+        compiler: &["gcc"],
+    },
+    Manager {
+        program: "pacman",
+        install: &["-S", "--noconfirm", "--needed"],
+        network: &["iproute2"],
+        compiler: &["gcc"],
+    },
+    Manager {
+        program: "apk",
+        install: &["add"],
+        network: &["iproute2"],
+        compiler: &["gcc", "musl-dev"],
+    },
+];
+
+impl Manager {
+    fn words(&self, missing: &[&str]) -> Vec<&'static str> {
+        let mut words = self.install.to_vec();
+        if missing.iter().any(|program| *program != "cc") {
+            words.extend(self.network);
+        }
+        if missing.contains(&"cc") {
+            words.extend(self.compiler);
+        }
+        words
+    }
+}
+
+pub(super) fn install(machine: &Machine, step: &Step) -> Result<Outcome> {
+    let missing = missing(machine);
+    if missing.is_empty() {
+        return Ok(Outcome::Present);
+    }
+    let reasons = reasons(&missing);
+    let Some(manager) = MANAGERS
+        .iter()
+        .find(|known| machine.find(known.program).is_some())
+    else {
+        bail!(
+            "{reasons}; no package manager known here was found: install iproute2 and a C compiler"
+        );
+    };
+    let words = manager.words(&missing);
+    let by_hand = format!("{} {}", manager.program, words.join(" "));
+    if !machine.is_root() {
+        bail!("{reasons}; only root can install them: run `sudo {by_hand}`");
+    }
+    step.doing(format_args!("installing {}", missing.join(", ")));
+    let install = || {
+        child::logged(
+            non_interactive(machine.command(manager.program).args(&words)),
+            LIMIT,
+            &machine.log("packages"),
+        )
+    };
+    // A fresh Debian machine has no package lists, and an old one has outdated lists.
+    let installed = match install() {
+        Err(_) if manager.program == "apt-get" => child::logged(
+            non_interactive(machine.command("apt-get").arg("update")),
+            LIMIT,
+            &machine.log("package-lists"),
+        )
+        .and_then(|()| install()),
+        other => other,
+    };
+    installed.map_err(|error| error.context(format!("{reasons}; `{by_hand}` did not help")))?;
+    match self::missing(machine).as_slice() {
+        [] => Ok(Outcome::Done),
+        still => bail!("`{by_hand}` ran and yet {} is missing", still.join(", ")),
+    }
+}
+
+fn missing(machine: &Machine) -> Vec<&'static str> {
+    PROGRAMS
+        .iter()
+        .map(|(program, _)| *program)
+        .filter(|program| machine.find_as_root(program).is_none())
+        .collect()
+}
+
+fn reasons(missing: &[&str]) -> String {
+    PROGRAMS
+        .iter()
+        .filter(|(program, _)| missing.contains(program))
+        .map(|(program, why)| format!("`{program}` is missing ({why})"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn non_interactive(command: &mut Command) -> &mut Command {
+    command.env("DEBIAN_FRONTEND", "noninteractive")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_asked_for() {
+        let [apt, ..] = &MANAGERS;
+        assert_eq!(
+            apt.words(&["tc"]),
+            ["install", "--yes", "--no-install-recommends", "iproute2"]
+        );
+        assert!(apt.words(&["cc"]).contains(&"gcc") && !apt.words(&["cc"]).contains(&"iproute2"));
+        assert!(
+            apt.words(&["ip", "cc"])
+                .ends_with(&["iproute2", "gcc", "libc6-dev"])
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_purpose() {
+        let reasons = reasons(&["tc"]);
+        assert!(
+            reasons.contains("`tc`") && reasons.contains("queueing"),
+            "{reasons}"
+        );
+        assert!(!reasons.contains("`cc`"), "{reasons}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Everything a change must pass, with the time of each stage.
+
+use std::{
+    env,
+    fmt::{self, Display, Formatter},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::{child, console, console::Spoken, lint, machine::Machine, setup};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Leave out the format check and clippy.
+    #[arg(long)]
+    no_lint: bool,
+    /// Run only tests whose names contain one of these.
+    filters: Vec<String>,
+}
+
+pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
+    let Options { no_lint, filters } = options;
+    let started = Instant::now();
+    setup::run(machine)?;
+    let mut stages = if *no_lint {
+        Vec::new()
+    } else {
+        lint::host(machine)
+    };
+    let mut build = machine.cargo();
+    build.args(["build", "--package", "treeline"]);
+    stages.push(Stage::new("build", build));
+    stages.push(Stage::new("test", tests(machine, filters)));
+    let report = Report::of(stages)?;
+    console::say(format_args!(
+        "test: {report}, {} in all",
+        Spoken(started.elapsed())
+    ));
+    ensure!(report.passed(), "not everything passed, see above");
+    Ok(())
+}
+
+fn tests(machine: &Machine, filters: &[String]) -> Command {
+    let mut cargo = machine.cargo();
+    cargo.args(["test", "--workspace"]);
+    if !filters.is_empty() {
+        cargo.arg("--").args(filters);
+    }
+    // Where every change is judged, a privileged test that skips itself would judge nothing.
+    if env::var_os("CI").is_some_and(|ci| ci == "true") {
+        cargo.env("TREELINE_REQUIRE_ROOT", "1");
+    }
+    cargo
+}
+
+/// One program to run, and its name in the report.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    name: &'static str,
+    command: Command,
+}
+
+impl Stage {
+    pub(crate) const fn new(name: &'static str, command: Command) -> Self {
+        Self { name, command }
+    }
+}
+
+/// How the stages ended, in their order.
+#[derive(Debug)]
+pub(crate) struct Report(Vec<(&'static str, bool, Duration)>);
+
+impl Report {
+    /// Runs every stage, also after one that failed: a person mends them together.
+    pub(crate) fn of(stages: Vec<Stage>) -> Result<Self> {
+        let mut results = Vec::new();
+        for Stage { name, mut command } in stages {
+            console::say(format_args!("── {name}: {}", words_after_program(&command)));
+            let started = Instant::now();
+            let passed = child::shown(&mut command)?;
+            results.push((name, passed, started.elapsed()));
+        }
+        Ok(Self(results))
+    }
+
+    pub(crate) fn passed(&self) -> bool {
+        self.0.iter().all(|(_, passed, _)| *passed)
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, (name, passed, took)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let verdict = if *passed { "passed" } else { "FAILED" };
+            write!(f, "{separator}{name} {verdict} ({})", Spoken(*took))?;
+        }
+        Ok(())
+    }
+}
+
+/// As a person would type it: without the long path of cargo's program.
+fn words_after_program(command: &Command) -> String {
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    format!("cargo {}", arguments.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_every_stage_and_fails_with_any() {
+        let report = Report::of(vec![
+            Stage::new("first", Command::new("false")),
+            Stage::new("second", Command::new("true")),
+        ])
+        .unwrap();
+        let text = report.to_string();
+        assert!(
+            text.contains("first FAILED") && text.contains("second passed"),
+            "{text}"
+        );
+        assert!(!report.passed());
+    }
+
+    #[test]
+    fn a_report_passes_where_every_stage_does() {
+        assert!(
+            Report::of(vec![Stage::new("only", Command::new("true"))])
+                .unwrap()
+                .passed()
+        );
+    }
+}
