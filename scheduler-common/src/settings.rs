@@ -39,7 +39,7 @@ pub struct Settings {
     pub cuts: Cuts,
 }
 
-const _: () = assert!(size_of::<Settings>() == 80 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 4);
 
 /// Length of a sampling window: 2^27 ns, about 134 ms.
 pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;

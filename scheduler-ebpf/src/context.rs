@@ -54,16 +54,10 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn u8_at(&self, offset: usize) -> Option<u8> {
-        let at = self.checked(offset, 1)?;
-        // SAFETY: `checked` compared the end of the read with the packet's, and so does the verifier.
-        Some(unsafe { *(at as *const u8) })
-    }
-
-    #[inline(always)]
     fn u16_at(&self, offset: usize) -> Option<u16> {
         let at = self.checked(offset, 2)?;
-        // SAFETY: in bounds as above; headers begin at even offsets of an even start.
+        // SAFETY: `checked` compared the end of the read with the packet's, and so does the verifier;
+        // headers begin at even offsets of an even start.
         Some(u16::from_be(unsafe { *(at as *const u16) }))
     }
 

@@ -11,7 +11,7 @@ use crate::{flow::Step, parse::Headers};
 ///
 /// The order is that of [`scheduler_common::features::Feature`]; a test holds it.
 #[inline(always)]
-pub fn extract(headers: &Headers, state: &FlowState, step: &Step, segments: u32) -> Features {
+pub fn extract(headers: &Headers, state: &FlowState, step: &Step) -> Features {
     let own = &state.halves[step.half & 1];
     let other = &state.halves[(step.half & 1) ^ 1];
     let features: [u32; SLOTS] = [
@@ -19,7 +19,7 @@ pub fn extract(headers: &Headers, state: &FlowState, step: &Step, segments: u32)
         u32::from(usize::from(state.service_half) == step.half),
         u32::from(headers.protocol),
         headers.payload_bytes,
-        segments,
+        step.segments,
         u32::from(headers.tcp_flags),
         own.packets,
         saturate(own.bytes),
@@ -83,8 +83,8 @@ mod tests {
             service_known: 1,
             halves: [other, own],
         };
-        let step = Step { half: 1, gap_us: 110, age_us: 111, ..Step::default() };
-        let features = extract(&headers, &state, &step, 102);
+        let step = Step { half: 1, segments: 102, gap_us: 110, age_us: 111, ..Step::default() };
+        let features = extract(&headers, &state, &step);
         let at = |feature: Feature| features[feature as usize];
         assert_eq!(at(Feature::ServicePort), 80);
         assert_eq!(at(Feature::FromService), 1);

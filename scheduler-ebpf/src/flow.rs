@@ -51,6 +51,8 @@ pub struct Ended {
 pub struct Step {
     /// Direction of the packet: index of the half.
     pub half: usize,
+    /// Segments of the packet.
+    pub segments: u32,
     /// A bare ACK or a handshake packet: not part of any message.
     pub control: bool,
     /// A message began with this packet.
@@ -121,53 +123,62 @@ pub fn open(state: &mut FlowState, headers: &Headers, half: usize, hash: u64, no
     state.service_half = service_half as u8;
 }
 
-/// Accounts a packet of `segments` segments to its flow.
+/// Accounts a packet to its flow; `step` comes in with direction and segments, and goes out
+/// with what happened.
+///
+/// The result is written through a reference and directions are reached by index: in the
+/// kernel both live in map memory, so the verifier forgets which way was taken and does not
+/// follow every combination to the end.
 #[inline(always)]
 pub fn advance(
     state: &mut FlowState,
     headers: &Headers,
     settings: &Settings,
-    (half, segments): (usize, u32),
     now_ns: u64,
-) -> Step {
-    let mut step = Step { half, ..Step::default() };
+    step: &mut Step,
+) {
+    let Step { half, segments, .. } = *step;
+    let (own, other) = (half & 1, (half & 1) ^ 1);
+    *step = Step { half, segments, ..Step::default() };
     step.age_us = elapsed_us(now_ns, state.first_ns);
     learn_service(state, headers, half, step.age_us);
     let idle_ns = idle_bound_ns(settings, state.rtt_us);
-    let cuts = &settings.cuts;
-    let [low, high] = &mut state.halves;
-    let (own, other) = if half == 0 { (low, high) } else { (high, low) };
+    let halves = &mut state.halves;
 
-    let in_flight = unacknowledged(own, other);
-    let new_bytes = account_sequence(own, headers);
-    step.control = headers.payload_bytes == 0 && headers.tcp_flags & (flag::FIN | flag::RST) == 0;
+    let in_flight = unacknowledged(&halves[own], &halves[other]);
+    let new_bytes = account_sequence(&mut halves[own], headers);
+    let closing = headers.tcp_flags & (flag::FIN | flag::RST) != 0;
+    step.control = headers.payload_bytes == 0 && !closing;
     step.retransmitted = headers.payload_bytes > 0 && new_bytes == 0;
     if new_bytes > 0 {
-        if headers.protocol == TCP && !unacknowledged(other, own) {
-            step.other_end = end(other, Cause::Turn);
+        if headers.protocol == TCP && !unacknowledged(&halves[other], &halves[own]) {
+            end(&mut halves[other], Cause::Turn, &mut step.other_end);
         }
-        step.gap_us = if own.last_ns == 0 { 0 } else { elapsed_us(now_ns, own.last_ns) };
-        if !in_flight && now_ns.saturating_sub(own.last_ns) > idle_ns {
-            step.own_end = end(own, Cause::Gap);
+        let last_ns = halves[own].last_ns;
+        step.gap_us = if last_ns == 0 { 0 } else { elapsed_us(now_ns, last_ns) };
+        if !in_flight && now_ns.saturating_sub(last_ns) > idle_ns {
+            end(&mut halves[own], Cause::Gap, &mut step.own_end);
         }
-        if own.flags & half_flags::OPEN == 0 {
-            begin(own, other, now_ns);
+        if halves[own].flags & half_flags::OPEN == 0 {
+            let other_last_ns = halves[other].last_ns;
+            begin(&mut halves[own], other_last_ns, now_ns);
             step.started = true;
         }
-        let before = (own.packets, cuts.band_of(own.bytes));
-        own.bytes += u64::from(new_bytes);
-        own.packets = own.packets.saturating_add(segments);
-        own.last_ns = now_ns;
-        let doubled = own.packets.leading_zeros() != before.0.leading_zeros();
-        step.decision = doubled || cuts.band_of(own.bytes) != before.1;
+        let half = &mut halves[own];
+        let before = (half.packets, settings.cuts.band_of(half.bytes));
+        half.bytes += u64::from(new_bytes);
+        half.packets = half.packets.saturating_add(segments);
+        half.last_ns = now_ns;
+        // The number of leading zeros changes where the count doubles.
+        let doubled = (half.packets ^ before.0) > before.0;
+        step.decision = doubled || settings.cuts.band_of(half.bytes) != before.1;
     }
-    if headers.tcp_flags & (flag::FIN | flag::RST) != 0 && step.own_end.cause == Cause::None {
-        step.own_end = end(own, Cause::Close);
-        if headers.tcp_flags & flag::RST != 0 && step.other_end.cause == Cause::None {
-            step.other_end = end(other, Cause::Close);
+    if closing {
+        end(&mut halves[own], Cause::Close, &mut step.own_end);
+        if headers.tcp_flags & flag::RST != 0 {
+            end(&mut halves[other], Cause::Close, &mut step.other_end);
         }
     }
-    step
 }
 
 /// Takes the service and the round-trip time from the handshake.
@@ -233,9 +244,9 @@ fn account_sequence(own: &mut Half, headers: &Headers) -> u32 {
 }
 
 #[inline(always)]
-fn begin(own: &mut Half, other: &Half, now_ns: u64) {
+fn begin(own: &mut Half, other_last_ns: u64, now_ns: u64) {
     own.previous_bytes = saturate(own.bytes);
-    own.turnaround_us = if other.last_ns == 0 { 0 } else { elapsed_us(now_ns, other.last_ns) };
+    own.turnaround_us = if other_last_ns == 0 { 0 } else { elapsed_us(now_ns, other_last_ns) };
     own.bytes = 0;
     own.packets = 0;
     own.predicted_bytes = 0;
@@ -245,13 +256,17 @@ fn begin(own: &mut Half, other: &Half, now_ns: u64) {
     own.flags |= half_flags::OPEN;
 }
 
+/// Ends the message of `half` if one is open; a message that was ended before in this step stays
+/// reported.
 #[inline(always)]
-fn end(half: &mut Half, cause: Cause) -> Ended {
-    if half.flags & half_flags::OPEN == 0 {
-        return Ended { cause: Cause::None, message: 0, bytes: 0, packets: 0 };
+fn end(half: &mut Half, cause: Cause, ended: &mut Ended) {
+    if half.flags & half_flags::OPEN != 0 {
+        half.flags &= !half_flags::OPEN;
+        if ended.cause == Cause::None {
+            *ended =
+                Ended { cause, message: half.message, bytes: half.bytes, packets: half.packets };
+        }
     }
-    half.flags &= !half_flags::OPEN;
-    Ended { cause, message: half.message, bytes: half.bytes, packets: half.packets }
 }
 
 #[inline(always)]
@@ -321,7 +336,9 @@ mod tests {
                 open(&mut state, &headers, half, 7, now_ns);
                 state
             });
-            advance(state, &headers, &self.settings, (half, 1), now_ns)
+            let mut step = Step { half, segments: 1, ..Step::default() };
+            advance(state, &headers, &self.settings, now_ns, &mut step);
+            step
         }
 
         fn half(&self, side: usize) -> Half {
@@ -515,8 +532,13 @@ mod tests {
         let mut state = FlowState::ZERO;
         open(&mut state, &headers, half, 0, 0);
         assert_eq!((state.service_port, usize::from(state.service_half)), (443, half));
-        assert!(advance(&mut state, &headers, &settings, (half, 1), MS).started);
-        assert!(!advance(&mut state, &headers, &settings, (half, 1), 100 * MS).started);
-        assert!(advance(&mut state, &headers, &settings, (half, 1), 400 * MS).started);
+        let mut starts_at = |now_ns| {
+            let mut step = Step { half, segments: 1, ..Step::default() };
+            advance(&mut state, &headers, &settings, now_ns, &mut step);
+            step.started
+        };
+        assert!(starts_at(MS));
+        assert!(!starts_at(100 * MS));
+        assert!(starts_at(400 * MS));
     }
 }

@@ -22,7 +22,7 @@ use scheduler_common::{
 };
 use scheduler_ebpf::parse;
 
-use crate::{context::Frame, path::Passage};
+use crate::context::Frame;
 
 /// TC on egress: classifies. Always lets the packet and the programs behind this one go on.
 #[classifier]
@@ -37,11 +37,14 @@ pub fn treeline_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn egress(ctx: &TcContext) -> Result<(), Skip> {
     let settings = path::settings()?;
-    let headers = parse::headers(&Frame::of_skb(ctx))?;
+    let scratch = path::scratch(Hook::Egress)?;
+    scratch.headers = parse::headers(&Frame::of_skb(ctx))?;
+    let skb = ctx.skb.skb;
     // SAFETY: the context is the one this program was called with.
-    let (ifindex, gso_segs) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).gso_segs) };
-    let passage = Passage { hook: Hook::Egress, ifindex, segments: gso_segs.max(1) };
-    let band = path::account(ctx, settings, &headers, &passage)?;
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: as above.
+    scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
+    let band = path::account(ctx, settings, scratch, (Hook::Egress, ifindex))?;
     action::apply(ctx, settings, band);
     Ok(())
 }
@@ -59,10 +62,11 @@ pub fn treeline_ingress(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
     let settings = path::settings()?;
-    let headers = parse::headers(&Frame::of_xdp(ctx))?;
+    let scratch = path::scratch(Hook::Ingress)?;
+    scratch.headers = parse::headers(&Frame::of_xdp(ctx))?;
+    scratch.step.segments = 1;
     let ifindex = ctx.ingress_ifindex() as u32;
-    let passage = Passage { hook: Hook::Ingress, ifindex, segments: 1 };
-    path::account(ctx, settings, &headers, &passage)?;
+    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;
     Ok(())
 }
 

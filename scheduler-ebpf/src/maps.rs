@@ -11,6 +11,7 @@ use scheduler_common::{
     settings::{SampleBudget, Settings},
     tree::Table,
 };
+use scheduler_ebpf::{flow::Step, parse::Headers};
 
 const MAX_FLOWS: usize = 65_536;
 const SAMPLE_RING_BYTES: usize = 1 << 20;
@@ -51,3 +52,17 @@ pub(crate) static GENERATIONS: PerCpuArray<GenerationCount, { GENERATION_SLOTS a
 /// Size: one a CPU.
 #[btf_map]
 pub(crate) static BUDGET: PerCpuArray<SampleBudget, 1> = PerCpuArray::new();
+
+/// What one packet is worked out in. It lives in map memory so that the verifier takes its values for
+/// unknown and joins the ways that lead to them.
+pub(crate) struct Scratch {
+    /// The packet's headers.
+    pub(crate) headers: Headers,
+    /// What it did to its flow.
+    pub(crate) step: Step,
+}
+
+/// Key: hook ([`scheduler_common::sample::Hook`]). Value: work space. Writer and reader: the program at that
+/// hook, which is not re-entered on a CPU. Size: one a hook and CPU.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();

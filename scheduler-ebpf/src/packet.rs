@@ -5,10 +5,10 @@ pub trait Packet {
     /// Length of the whole frame in bytes; more than what can be read if the packet is not linear.
     fn frame_bytes(&self) -> usize;
 
-    /// The byte at `offset`; `None` past the end of what can be read.
-    fn u8_at(&self, offset: usize) -> Option<u8>;
-
-    /// The 16-bit number at `offset`, host order.
+    /// The 16-bit number at `offset`, host order; `None` past the end of what can be read.
+    ///
+    /// Single bytes are read as halves of it: the verifier learns nothing from a check of one byte
+    /// against the packet's end (kernel 6.18 `kernel/bpf/verifier.c`, `find_good_pkt_pointers`).
     fn u16_at(&self, offset: usize) -> Option<u16>;
 
     /// The 32-bit number at `offset`, host order.
@@ -18,10 +18,6 @@ pub trait Packet {
 impl Packet for [u8] {
     fn frame_bytes(&self) -> usize {
         self.len()
-    }
-
-    fn u8_at(&self, offset: usize) -> Option<u8> {
-        self.get(offset).copied()
     }
 
     fn u16_at(&self, offset: usize) -> Option<u16> {

@@ -5,7 +5,7 @@ use scheduler_common::counter::Skip;
 use crate::packet::Packet;
 
 /// What the later steps need of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Source address as host-order words; IPv4 in the first, the rest zero.
     pub src_addr: [u32; 4],
@@ -98,9 +98,9 @@ fn network<P: Packet + ?Sized>(packet: &P) -> Result<(u16, usize), Skip> {
 
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> {
-    let first = packet.u8_at(offset).ok_or(Skip::Truncated)?;
-    let header_bytes = u32::from(first & 0x0f) << 2;
-    if first >> 4 != 4 || header_bytes < 20 {
+    let first = packet.u16_at(offset).ok_or(Skip::Truncated)?;
+    let header_bytes = u32::from(first >> 8 & 0x0f) << 2;
+    if first >> 12 != 4 || header_bytes < 20 {
         return Err(Skip::Malformed);
     }
     let total = packet.u16_at(offset + 2).ok_or(Skip::Truncated)?;
@@ -112,7 +112,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> 
     if fragment & 0x1fff != 0 {
         return Err(Skip::LaterFragment);
     }
-    let protocol = packet.u8_at(offset + 9).ok_or(Skip::Truncated)?;
+    let protocol = packet.u16_at(offset + 8).ok_or(Skip::Truncated)? as u8;
     let src = packet.u32_at(offset + 12).ok_or(Skip::Truncated)?;
     let dst = packet.u32_at(offset + 16).ok_or(Skip::Truncated)?;
     let transport = Transport {
@@ -126,8 +126,8 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> 
 
 #[inline(always)]
 fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> {
-    let first = packet.u8_at(offset).ok_or(Skip::Truncated)?;
-    if first >> 4 != 6 {
+    let first = packet.u16_at(offset).ok_or(Skip::Truncated)?;
+    if first >> 12 != 6 {
         return Err(Skip::Malformed);
     }
     let payload = packet.u16_at(offset + 4).ok_or(Skip::Truncated)?;
@@ -136,7 +136,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> 
     let mut transport = Transport {
         offset: offset + IPV6_BYTES,
         bytes: ip_bytes.checked_sub(IPV6_BYTES as u32).ok_or(Skip::Truncated)?,
-        protocol: packet.u8_at(offset + 6).ok_or(Skip::Truncated)?,
+        protocol: (packet.u16_at(offset + 6).ok_or(Skip::Truncated)? >> 8) as u8,
     };
     let src = address(packet, offset + 8)?;
     let dst = address(packet, offset + 24)?;
@@ -184,11 +184,11 @@ fn next_extension<P: Packet + ?Sized>(
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
+    if !matches!(transport.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+        return Ok(false);
+    }
+    let first = packet.u16_at(transport.offset).ok_or(Skip::Truncated)?;
     let bytes = match transport.protocol {
-        HOP_BY_HOP | ROUTING | DESTINATION => {
-            let units = packet.u8_at(transport.offset + 1).ok_or(Skip::Truncated)?;
-            (u32::from(units) + 1) << 3
-        }
         FRAGMENT => {
             let field = packet.u16_at(transport.offset + 2).ok_or(Skip::Truncated)?;
             if field >> 3 != 0 {
@@ -196,9 +196,9 @@ fn next_extension<P: Packet + ?Sized>(
             }
             8
         }
-        _ => return Ok(false),
+        _ => (u32::from(first & 0xff) + 1) << 3,
     };
-    transport.protocol = packet.u8_at(transport.offset).ok_or(Skip::Truncated)?;
+    transport.protocol = (first >> 8) as u8;
     transport.bytes = transport.bytes.checked_sub(bytes).ok_or(Skip::Malformed)?;
     transport.offset += bytes as usize;
     Ok(true)
@@ -237,8 +237,9 @@ fn transport_headers<P: Packet + ?Sized>(
     }
     headers.seq = packet.u32_at(offset + 4).ok_or(Skip::Truncated)?;
     headers.ack = packet.u32_at(offset + 8).ok_or(Skip::Truncated)?;
-    let header_bytes = u32::from(packet.u8_at(offset + 12).ok_or(Skip::Truncated)? >> 4) << 2;
-    headers.tcp_flags = packet.u8_at(offset + 13).ok_or(Skip::Truncated)?;
+    let length_and_flags = packet.u16_at(offset + 12).ok_or(Skip::Truncated)?;
+    let header_bytes = u32::from(length_and_flags >> 12) << 2;
+    headers.tcp_flags = length_and_flags as u8;
     if header_bytes < TCP_BYTES {
         return Err(Skip::Malformed);
     }

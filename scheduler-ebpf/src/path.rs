@@ -20,7 +20,7 @@ use scheduler_ebpf::{
 
 use crate::{
     count,
-    maps::{BUDGET, FLOWS, SETTINGS},
+    maps::{BUDGET, FLOWS, SCRATCH, SETTINGS, Scratch},
     sample, tree,
 };
 
@@ -33,13 +33,6 @@ static SECRET_HIGH: u64 = 0;
 
 static NEW_FLOW: FlowState = FlowState::ZERO;
 
-/// Where a packet passes, and as how many segments.
-pub(crate) struct Passage {
-    pub(crate) hook: Hook,
-    pub(crate) ifindex: u32,
-    pub(crate) segments: u32,
-}
-
 /// The settings in force.
 #[inline(always)]
 pub(crate) fn settings() -> Result<&'static Settings, Skip> {
@@ -49,37 +42,43 @@ pub(crate) fn settings() -> Result<&'static Settings, Skip> {
     }
 }
 
+/// This CPU's work space at `hook`.
+#[inline(always)]
+pub(crate) fn scratch(hook: Hook) -> Result<&'static mut Scratch, Skip> {
+    let scratch = SCRATCH.get_ptr_mut(hook as u32).ok_or(Skip::NoSettings)?;
+    // SAFETY: the pointer is to this CPU's own value for this hook, and a program is not
+    // re-entered on a CPU; zeroes are a value of every field.
+    Ok(unsafe { &mut *scratch })
+}
+
 /// Accounts the packet to its flow and returns its band.
 #[inline(always)]
 pub(crate) fn account<C: EbpfContext>(
     ctx: &C,
     settings: &Settings,
-    headers: &Headers,
-    passage: &Passage,
+    scratch: &mut Scratch,
+    (hook, ifindex): (Hook, u32),
 ) -> Result<u8, Skip> {
     // SAFETY: the helper takes no argument and reads a clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let (key, half) = flow::key(headers, passage.ifindex);
+    let Scratch { headers, step } = scratch;
+    let (key, half) = flow::key(headers, ifindex);
+    step.half = half;
     let state = touch(&key, headers, half, now_ns)?;
-    let step = flow::advance(state, headers, settings, (half, passage.segments), now_ns);
-    count_step(&step);
-    let place = (passage.hook, half);
-    let opposite = match passage.hook {
-        Hook::Egress => (Hook::Ingress, half ^ 1),
-        Hook::Ingress => (Hook::Egress, half ^ 1),
-    };
-    sample::message_end(state, settings, opposite, &step.other_end, now_ns);
+    flow::advance(state, headers, settings, now_ns, step);
+    count_step(step);
+    sample::message_end(state, settings, (opposite(hook), step.half ^ 1), &step.other_end, now_ns);
     if step.decision {
-        decide(ctx, settings, headers, (state, &step, passage), now_ns);
+        decide(ctx, settings, (headers, hook), (state, step), now_ns);
     }
     // After the decision: a FIN ends the message that it has just been part of.
-    sample::message_end(state, settings, place, &step.own_end, now_ns);
-    let own = &mut state.halves[half & 1];
+    sample::message_end(state, settings, (hook, step.half), &step.own_end, now_ns);
     if step.control {
         return Ok(0);
     }
+    let own = &mut state.halves[step.half & 1];
     let band = verdict::settle(own, settings);
-    if matches!(passage.hook, Hook::Egress) {
+    if matches!(hook, Hook::Egress) {
         if own.generation == 0 {
             count::one(Counter::AgingPackets);
         } else {
@@ -88,6 +87,15 @@ pub(crate) fn account<C: EbpfContext>(
         }
     }
     Ok(band)
+}
+
+/// The hook that sees the other direction.
+#[inline(always)]
+const fn opposite(hook: Hook) -> Hook {
+    match hook {
+        Hook::Egress => Hook::Ingress,
+        Hook::Ingress => Hook::Egress,
+    }
 }
 
 /// The flow's entry, made if there is none.
@@ -129,15 +137,15 @@ fn secret() -> [u64; 2] {
 fn decide<C: EbpfContext>(
     ctx: &C,
     settings: &Settings,
-    headers: &Headers,
-    (state, step, passage): (&mut FlowState, &Step, &Passage),
+    (headers, hook): (&Headers, Hook),
+    (state, step): (&mut FlowState, &Step),
     now_ns: u64,
 ) {
     count::one(Counter::DecisionPoints);
     let half = step.half & 1;
-    let described = features::extract(headers, state, step, passage.segments);
+    let described = features::extract(headers, state, step);
     let mut predicted_log2_q8 = 0;
-    if matches!(passage.hook, Hook::Egress) {
+    if matches!(hook, Hook::Egress) {
         let own = &mut state.halves[half];
         match tree::predict(&described) {
             Some(prediction) => {
@@ -156,7 +164,7 @@ fn decide<C: EbpfContext>(
     sample::decision(
         state,
         settings,
-        (passage.hook, half),
+        (hook, half),
         (&described, predicted_log2_q8),
         now_ns,
     );

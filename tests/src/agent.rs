@@ -111,7 +111,7 @@ impl Treeline<'_> {
             let qdiscs = self.namespace.tc(&format!("qdisc show dev {UPLINK}"))?;
             Ok(qdiscs.contains("htb").then_some(()))
         })
-        .with_context(|| running.tail())?;
+        .with_context(|| format!("cannot start the agent; its log is {}", log.display()))?;
         Ok(running)
     }
 

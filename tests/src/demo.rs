@@ -7,24 +7,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Parser, ValueEnum};
 use serde_json::Value;
-use treeline::qdisc;
 
 use crate::{
     agent::{Running, Treeline},
     mix::{self, Arrival, Plan},
     netns::{Bed, SERVER_V4},
+    options::{Format, Options},
     page,
     report::{Measured, Report, Setting},
     scheme::{self, Queues, Scheme, Shaper},
-    stats::{Observation, millis},
+    stats::{Figures, Observation, millis},
     traffic::{self, Base, Marking, Play, Run},
-    wait,
+    wait, words,
 };
 
-/// Super-packets of at most this size: five segments block the link for 0.3 ms at 200 Mbit/s.
-const GSO_MAX_BYTES: u32 = 8_000;
 /// Arrivals before this time fill the link and are not judged.
 const WARM_UP: Duration = Duration::from_millis(500);
 const TRAIN_EVERY: Duration = Duration::from_secs(4);
@@ -33,59 +30,6 @@ const MODEL_LIMIT: Duration = Duration::from_secs(20);
 const LEARNING_SEED: u64 = 0x6c65_6172_6e00;
 /// How often the queue's backlog is looked at during a run.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Compares FIFO, aging, treeline and the oracle on the same arrivals of real TCP.
-#[derive(Clone, Debug, Parser)]
-#[command(
-    name = "treeline-demo",
-    after_help = "Example: treeline-demo --treeline target/release/treeline --quick"
-)]
-pub struct Options {
-    /// The treeline binary [default: beside this one]
-    #[arg(long, value_name = "PATH")]
-    pub treeline: Option<PathBuf>,
-    /// Finish in less than a minute, with fewer large transfers
-    #[arg(long)]
-    pub quick: bool,
-    /// Seed of the arrivals
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// Rate of the uplink, such as 200mbit
-    #[arg(long, default_value = "200mbit", value_parser = parse_rate)]
-    pub rate: u64,
-    /// Share of the uplink that the replies fill
-    #[arg(long, default_value_t = 0.8)]
-    pub load: f64,
-    /// Rounds of all schemes [default: 4, quick: 1]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rounds: Option<u32>,
-    /// Where report.json, report.html and the agent's log go
-    #[arg(long, value_name = "DIR", default_value = "target/demo")]
-    pub out: PathBuf,
-    /// What to print at the end
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
-    /// Schemes to run
-    #[arg(long, hide = true, value_enum, value_delimiter = ',', default_values_t = Scheme::ALL)]
-    pub schemes: Vec<Scheme>,
-    /// Largest super-packet on the uplink, bytes
-    #[arg(long, hide = true, default_value_t = GSO_MAX_BYTES)]
-    pub gso_max_bytes: u32,
-}
-
-/// How the result is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Format {
-    /// Tables and notes.
-    Text,
-    /// The same as report.json.
-    Json,
-}
-
-fn parse_rate(text: &str) -> Result<u64, String> {
-    let rate_bps = qdisc::parse_rate(text).map_err(|error| error.to_string())?;
-    if rate_bps < 1_000_000 { Err("the least rate is 1mbit".to_owned()) } else { Ok(rate_bps) }
-}
 
 /// Runs the demo and writes its reports.
 ///
@@ -244,7 +188,7 @@ impl<'a> Stage<'a> {
         let model = self.wait_for_model(&mut agent)?;
         agent.stop()?;
         treeline.down()?;
-        self.say(&format!("learned: {}", crate::report::model_line(&model)));
+        self.say(&format!("learned: {}", words::model_line(&model)));
         Ok(())
     }
 
@@ -373,7 +317,7 @@ impl<'a> Stage<'a> {
         for (sum, packets) in entry.packets_per_band.iter_mut().zip(&queues.packets) {
             *sum += packets;
         }
-        let times = crate::stats::Figures::of(observations.iter().map(|seen| seen.fct_ms));
+        let times = Figures::of(observations.iter().map(|seen| seen.fct_ms));
         entry.observations.extend(observations);
         self.say(&format!(
             "{:<9} mean {:6.2} ms, p99 {:6.1} ms; backlog up to {} kB, generator {:.1} % of a core",
@@ -416,23 +360,4 @@ struct Played {
     queues: Queues,
     retransmitted: u64,
     backlog_peak_bytes: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_read_with_their_unit_and_a_bound() {
-        assert_eq!(parse_rate("200mbit"), Ok(200_000_000));
-        assert!(parse_rate("0.5mbit").unwrap_err().contains("1mbit"));
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-        Options::command().debug_assert();
-        let options = Options::parse_from(["treeline-demo", "--schemes", "fifo,oracle"]);
-        assert_eq!(options.schemes, [Scheme::Fifo, Scheme::Oracle]);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bed::demo::{Options, demo};
+use bed::{demo::demo, options::Options};
 use clap::Parser as _;
 
 fn main() -> ExitCode {

@@ -9,9 +9,10 @@ use plotters::{
 };
 
 use crate::{
-    report::{Measured, Report, model_line},
+    report::{Measured, Report},
     scheme::Scheme,
     stats::{Class, Figures},
+    words::model_line,
 };
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff;\

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, num::NonZeroU8};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use scheduler_common::class::{BANDS, Cuts, class_handle};
 use nix::net::if_::if_nametoindex;
+use scheduler_common::class::{BANDS, Cuts, class_handle};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 use treeline::qdisc;
