@@ -1,1 +1,11 @@
-//! stub
+//! Tests of the whole: kernel programs, agent and command line on a real kernel.
+#![cfg(test)]
+#![forbid(unsafe_code)]
+
+mod cli;
+mod learning;
+mod lifecycle;
+mod prog_run;
+mod support;
+mod survival;
+mod swap;

@@ -12,14 +12,20 @@ pub const QDISC_MAJOR: u16 = 0x7e;
 pub const FIRST_BYTES: u32 = 15_000;
 
 /// Default cut points, bytes: a message larger than `cuts[i]` belongs in band `i + 1` or below.
-pub const DEFAULT_CUTS_BYTES: [u32; BANDS - 1] =
-    [15_000, 50_000, 150_000, 500_000, 1_500_000, 5_000_000, 15_000_000];
+pub const DEFAULT_CUTS_BYTES: [u32; BANDS - 1] = [
+    15_000, 50_000, 150_000, 500_000, 1_500_000, 5_000_000, 15_000_000,
+];
 
 /// Cut points between bands, bytes, ascending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct Cuts {
@@ -33,7 +39,11 @@ impl Cuts {
     /// Band of a message of `bytes` bytes: the number of cut points it exceeds.
     #[inline(always)]
     pub fn band_of(&self, bytes: u64) -> u8 {
-        let bytes = if bytes > u32::MAX as u64 { u32::MAX as u64 } else { bytes };
+        let bytes = if bytes > u32::MAX as u64 {
+            u32::MAX as u64
+        } else {
+            bytes
+        };
         let mut band = 0;
         for cut in &self.bytes {
             // Bit 32 of the difference is the comparison, without a branch: seven branches would
@@ -46,7 +56,10 @@ impl Cuts {
 
 impl Default for Cuts {
     fn default() -> Self {
-        Self { bytes: DEFAULT_CUTS_BYTES, _pad: 0 }
+        Self {
+            bytes: DEFAULT_CUTS_BYTES,
+            _pad: 0,
+        }
     }
 }
 

@@ -115,7 +115,12 @@ pub const GENERATION_SLOTS: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct GenerationCount {
@@ -137,13 +142,25 @@ mod tests {
     fn names_are_unique_and_indices_dense() {
         for (index, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, index);
-            assert_eq!(Counter::ALL.iter().filter(|c| c.name() == counter.name()).count(), 1);
+            assert_eq!(
+                Counter::ALL
+                    .iter()
+                    .filter(|c| c.name() == counter.name())
+                    .count(),
+                1
+            );
         }
     }
 
     #[test]
     fn a_skip_is_the_counter_of_the_same_name() {
-        assert_eq!(Counter::ALL[Skip::LaterFragment as usize].name(), "skip_later_fragment");
-        assert_eq!(Counter::ALL[Skip::NoSettings as usize].name(), "skip_no_settings");
+        assert_eq!(
+            Counter::ALL[Skip::LaterFragment as usize].name(),
+            "skip_later_fragment"
+        );
+        assert_eq!(
+            Counter::ALL[Skip::NoSettings as usize].name(),
+            "skip_no_settings"
+        );
     }
 }

@@ -89,7 +89,13 @@ mod tests {
     fn names_are_unique_and_indices_dense() {
         for (index, feature) in Feature::ALL.iter().enumerate() {
             assert_eq!(*feature as usize, index);
-            assert_eq!(Feature::ALL.iter().filter(|f| f.name() == feature.name()).count(), 1);
+            assert_eq!(
+                Feature::ALL
+                    .iter()
+                    .filter(|f| f.name() == feature.name())
+                    .count(),
+                1
+            );
             assert!(!feature.help().is_empty());
         }
     }

@@ -48,8 +48,15 @@ pub mod names {
     /// Per-CPU budget of samples.
     pub const BUDGET: &str = "BUDGET";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 7] =
-        [SETTINGS, FLOWS, MODEL, SAMPLES, COUNTERS, GENERATIONS, BUDGET];
+    pub const MAPS: [&str; 7] = [
+        SETTINGS,
+        FLOWS,
+        MODEL,
+        SAMPLES,
+        COUNTERS,
+        GENERATIONS,
+        BUDGET,
+    ];
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";
     /// XDP program on ingress.

@@ -21,4 +21,12 @@ macro_rules! pod {
     )+};
 }
 
-pod!(FlowKey, FlowState, GenerationCount, Sample, SampleBudget, Settings, Table);
+pod!(
+    FlowKey,
+    FlowState,
+    GenerationCount,
+    Sample,
+    SampleBudget,
+    Settings,
+    Table
+);

@@ -19,7 +19,12 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct Settings {
@@ -27,9 +32,9 @@ pub struct Settings {
     pub abi_version: u32,
     /// [`Act`].
     pub act: u32,
-    /// A flow is sampled if `hash & sample_mask == 0`; `u32::MAX` with `samples_per_window` 0 is off.
+    /// A flow is sampled if `hash & sample_mask == 0`.
     pub sample_mask: u32,
-    /// Samples a CPU may emit in a window of [`SAMPLE_WINDOW_NS`].
+    /// Samples a CPU may emit in a window of [`SAMPLE_WINDOW_NS`]; 0 is none, as while no agent reads.
     pub samples_per_window: u32,
     /// Bytes of a message that stay in the top band, whatever the prediction.
     pub first_bytes: u32,
@@ -44,11 +49,19 @@ const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 4
 /// Length of a sampling window: 2^27 ns, about 134 ms.
 pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;
 
+/// Samples a CPU may emit in a window while an agent reads: about 30 000 a second.
+pub const SAMPLES_PER_WINDOW: u32 = 4096;
+
 /// A CPU's samples in the current window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct SampleBudget {
@@ -68,7 +81,7 @@ impl Default for Settings {
             abi_version: ABI_VERSION,
             act: Act::Priority as u32,
             sample_mask: 0,
-            samples_per_window: 4096,
+            samples_per_window: 0,
             first_bytes: FIRST_BYTES,
             idle_floor_us: 200_000,
             cuts: Cuts::default(),

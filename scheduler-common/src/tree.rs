@@ -22,7 +22,12 @@ pub const MAX_DEPTH: u32 = 12;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct Node {
@@ -41,7 +46,12 @@ const _: () = assert!(size_of::<Node>() == 8 && align_of::<Node>() == 4);
 impl Node {
     /// The node at `index` that ends a path with `leaf`.
     pub const fn leaf(index: u16, leaf: Leaf) -> Self {
-        Self { threshold: leaf.pack(), child: index, feature: ZERO_SLOT, _pad: 0 }
+        Self {
+            threshold: leaf.pack(),
+            child: index,
+            feature: ZERO_SLOT,
+            _pad: 0,
+        }
     }
 
     /// Whether the node at `index` ends a path.
@@ -67,7 +77,10 @@ impl Leaf {
 
     /// The inverse of [`Leaf::pack`].
     pub const fn unpack(word: u32) -> Self {
-        Self { log2_q8: word as u16, sigma_q8: (word >> 16) as u16 }
+        Self {
+            log2_q8: word as u16,
+            sigma_q8: (word >> 16) as u16,
+        }
     }
 }
 
@@ -75,7 +88,12 @@ impl Leaf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
 )]
 #[repr(C)]
 pub struct Table {
@@ -139,7 +157,12 @@ impl Table {
         node_count: 0,
         _pad: 0,
         roots: [0; MAX_TREES],
-        nodes: [Node { threshold: 0, child: 0, feature: ZERO_SLOT, _pad: 0 }; MAX_NODES],
+        nodes: [Node {
+            threshold: 0,
+            child: 0,
+            feature: ZERO_SLOT,
+            _pad: 0,
+        }; MAX_NODES],
     };
 
     /// Mean prediction of the trees; `None` for a table without trees.
@@ -255,9 +278,26 @@ mod tests {
         table.trees = 1;
         table.depth = 1;
         table.node_count = 3;
-        table.nodes[0] = Node { threshold: 10, child: 1, feature: 3, _pad: 0 };
-        table.nodes[1] = Node::leaf(1, Leaf { log2_q8: 100, sigma_q8: 1 });
-        table.nodes[2] = Node::leaf(2, Leaf { log2_q8: 200, sigma_q8: 2 });
+        table.nodes[0] = Node {
+            threshold: 10,
+            child: 1,
+            feature: 3,
+            _pad: 0,
+        };
+        table.nodes[1] = Node::leaf(
+            1,
+            Leaf {
+                log2_q8: 100,
+                sigma_q8: 1,
+            },
+        );
+        table.nodes[2] = Node::leaf(
+            2,
+            Leaf {
+                log2_q8: 200,
+                sigma_q8: 2,
+            },
+        );
         table
     }
 
@@ -282,7 +322,10 @@ mod tests {
     fn a_walk_that_has_arrived_stays() {
         let mut table = stump();
         table.depth = MAX_DEPTH;
-        assert_eq!(table.walk(&[5; SLOTS].map(|v: u32| v)).unwrap().log2_q8, 100);
+        assert_eq!(
+            table.walk(&[5; SLOTS].map(|v: u32| v)).unwrap().log2_q8,
+            100
+        );
     }
 
     #[test]
@@ -294,9 +337,18 @@ mod tests {
         };
         assert_eq!(fault(|t| t.abi_version = 99), TableError::AbiVersion(99));
         assert_eq!(fault(|t| t.depth = 13), TableError::TooLarge);
-        assert_eq!(fault(|t| t.nodes[0].child = 0), TableError::Backwards { at: 0 });
-        assert_eq!(fault(|t| t.nodes[0].child = 2), TableError::OutOfRange { at: 0 });
-        assert_eq!(fault(|t| t.nodes[0].feature = 15), TableError::BadFeature { at: 0 });
+        assert_eq!(
+            fault(|t| t.nodes[0].child = 0),
+            TableError::Backwards { at: 0 }
+        );
+        assert_eq!(
+            fault(|t| t.nodes[0].child = 2),
+            TableError::OutOfRange { at: 0 }
+        );
+        assert_eq!(
+            fault(|t| t.nodes[0].feature = 15),
+            TableError::BadFeature { at: 0 }
+        );
         assert_eq!(fault(|t| t.roots[0] = 3), TableError::OutOfRange { at: 0 });
         assert_eq!(fault(|t| t.depth = 0), TableError::TooDeep { tree: 0 });
     }

@@ -21,12 +21,20 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn of_skb(ctx: &TcContext) -> Self {
         let frame_bytes = ctx.len();
-        let wanted = if frame_bytes < HEADER_BYTES { frame_bytes } else { HEADER_BYTES };
+        let wanted = if frame_bytes < HEADER_BYTES {
+            frame_bytes
+        } else {
+            HEADER_BYTES
+        };
         if ctx.data() + 54 > ctx.data_end() && (ctx.data_end() - ctx.data()) < wanted as usize {
             // If it fails, parsing finds the packet truncated and it passes.
             let _pulled = ctx.pull_data(wanted);
         }
-        Self { start: ctx.data(), end: ctx.data_end(), frame_bytes: frame_bytes as usize }
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            frame_bytes: frame_bytes as usize,
+        }
     }
 
     /// The packet at the XDP hook.
@@ -34,7 +42,11 @@ impl Frame {
     pub(crate) fn of_xdp(ctx: &XdpContext) -> Self {
         // SAFETY: the context is the one this program was called with; the helper only reads it.
         let frame_bytes = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
-        Self { start: ctx.data(), end: ctx.data_end(), frame_bytes: frame_bytes as usize }
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+            frame_bytes: frame_bytes as usize,
+        }
     }
 
     #[inline(always)]

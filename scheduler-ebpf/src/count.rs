@@ -27,7 +27,9 @@ fn at(index: u32) {
 /// Counts a packet that `generation` has classified.
 #[inline(always)]
 pub(crate) fn generation(generation: u32) {
-    let Some(value) = GENERATIONS.get_ptr_mut(generation & (GENERATION_SLOTS - 1)) else { return };
+    let Some(value) = GENERATIONS.get_ptr_mut(generation & (GENERATION_SLOTS - 1)) else {
+        return;
+    };
     // SAFETY: as in `at`.
     let count = unsafe { &mut *value };
     if count.generation != generation {

@@ -38,7 +38,11 @@ pub fn extract(headers: &Headers, state: &FlowState, step: &Step) -> Features {
 /// The value as `u32`, at most `u32::MAX`.
 #[inline(always)]
 pub const fn saturate(value: u64) -> u32 {
-    if value > u32::MAX as u64 { u32::MAX } else { value as u32 }
+    if value > u32::MAX as u64 {
+        u32::MAX
+    } else {
+        value as u32
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +77,11 @@ mod tests {
             turnaround_us: 107,
             ..Half::default()
         };
-        let other = Half { packets: 108, bytes: 109, ..Half::default() };
+        let other = Half {
+            packets: 108,
+            bytes: 109,
+            ..Half::default()
+        };
         let state = FlowState {
             hash: 0,
             first_ns: 0,
@@ -83,7 +91,13 @@ mod tests {
             service_known: 1,
             halves: [other, own],
         };
-        let step = Step { half: 1, segments: 102, gap_us: 110, age_us: 111, ..Step::default() };
+        let step = Step {
+            half: 1,
+            segments: 102,
+            gap_us: 110,
+            age_us: 111,
+            ..Step::default()
+        };
         let features = extract(&headers, &state, &step);
         let at = |feature: Feature| features[feature as usize];
         assert_eq!(at(Feature::ServicePort), 80);

@@ -76,9 +76,19 @@ pub struct Step {
 pub fn key(headers: &Headers, ifindex: u32) -> (FlowKey, usize) {
     let forward = source_is_low(headers);
     let (low_addr, low_port, high_addr, high_port) = if forward {
-        (headers.src_addr, headers.src_port, headers.dst_addr, headers.dst_port)
+        (
+            headers.src_addr,
+            headers.src_port,
+            headers.dst_addr,
+            headers.dst_port,
+        )
     } else {
-        (headers.dst_addr, headers.dst_port, headers.src_addr, headers.src_port)
+        (
+            headers.dst_addr,
+            headers.dst_port,
+            headers.src_addr,
+            headers.src_port,
+        )
     };
     let key = FlowKey {
         low_addr,
@@ -119,7 +129,11 @@ pub fn open(state: &mut FlowState, headers: &Headers, half: usize, hash: u64, no
     let service_half = if from_service { half } else { half ^ 1 };
     state.hash = hash;
     state.first_ns = now_ns;
-    state.service_port = if from_service { headers.src_port } else { headers.dst_port };
+    state.service_port = if from_service {
+        headers.src_port
+    } else {
+        headers.dst_port
+    };
     state.service_half = service_half as u8;
 }
 
@@ -139,7 +153,11 @@ pub fn advance(
 ) {
     let Step { half, segments, .. } = *step;
     let (own, other) = (half & 1, (half & 1) ^ 1);
-    *step = Step { half, segments, ..Step::default() };
+    *step = Step {
+        half,
+        segments,
+        ..Step::default()
+    };
     step.age_us = elapsed_us(now_ns, state.first_ns);
     learn_service(state, headers, half, step.age_us);
     let idle_ns = idle_bound_ns(settings, state.rtt_us);
@@ -155,7 +173,11 @@ pub fn advance(
             end(&mut halves[other], Cause::Turn, &mut step.other_end);
         }
         let last_ns = halves[own].last_ns;
-        step.gap_us = if last_ns == 0 { 0 } else { elapsed_us(now_ns, last_ns) };
+        step.gap_us = if last_ns == 0 {
+            0
+        } else {
+            elapsed_us(now_ns, last_ns)
+        };
         if !in_flight && now_ns.saturating_sub(last_ns) > idle_ns {
             end(&mut halves[own], Cause::Gap, &mut step.own_end);
         }
@@ -186,7 +208,11 @@ pub fn advance(
 fn learn_service(state: &mut FlowState, headers: &Headers, half: usize, age_us: u32) {
     if headers.tcp_flags & flag::SYN != 0 {
         let answer = headers.tcp_flags & flag::ACK != 0;
-        state.service_port = if answer { headers.src_port } else { headers.dst_port };
+        state.service_port = if answer {
+            headers.src_port
+        } else {
+            headers.dst_port
+        };
         state.service_half = (if answer { half } else { half ^ 1 }) as u8;
         state.service_known = 1;
     } else if state.rtt_us == 0
@@ -202,13 +228,18 @@ fn learn_service(state: &mut FlowState, headers: &Headers, half: usize, age_us: 
 const fn idle_bound_ns(settings: &Settings, rtt_us: u32) -> u64 {
     let floor = settings.idle_floor_us as u64;
     let round_trips = rtt_us as u64 * IDLE_ROUND_TRIPS;
-    (if round_trips > floor { round_trips } else { floor }) * 1000
+    (if round_trips > floor {
+        round_trips
+    } else {
+        floor
+    }) * 1000
 }
 
 /// Whether `sender` has data out that `receiver` has not acknowledged, as far as can be seen.
 #[inline(always)]
 const fn unacknowledged(sender: &Half, receiver: &Half) -> bool {
-    let seen = sender.flags & half_flags::SEQ_VALID != 0 && receiver.flags & half_flags::ACK_VALID != 0;
+    let seen =
+        sender.flags & half_flags::SEQ_VALID != 0 && receiver.flags & half_flags::ACK_VALID != 0;
     seen && (sender.seq_end.wrapping_sub(receiver.ack) as i32) > 0
 }
 
@@ -228,7 +259,10 @@ fn account_sequence(own: &mut Half, headers: &Headers) -> u32 {
     // SYN and FIN take a sequence number each.
     let marks = u32::from(headers.tcp_flags & flag::SYN != 0)
         + u32::from(headers.tcp_flags & flag::FIN != 0);
-    let end = headers.seq.wrapping_add(headers.payload_bytes).wrapping_add(marks);
+    let end = headers
+        .seq
+        .wrapping_add(headers.payload_bytes)
+        .wrapping_add(marks);
     if own.flags & half_flags::SEQ_VALID == 0 || headers.tcp_flags & flag::SYN != 0 {
         own.seq_end = end;
         own.flags |= half_flags::SEQ_VALID;
@@ -246,7 +280,11 @@ fn account_sequence(own: &mut Half, headers: &Headers) -> u32 {
 #[inline(always)]
 fn begin(own: &mut Half, other_last_ns: u64, now_ns: u64) {
     own.previous_bytes = saturate(own.bytes);
-    own.turnaround_us = if other_last_ns == 0 { 0 } else { elapsed_us(now_ns, other_last_ns) };
+    own.turnaround_us = if other_last_ns == 0 {
+        0
+    } else {
+        elapsed_us(now_ns, other_last_ns)
+    };
     own.bytes = 0;
     own.packets = 0;
     own.predicted_bytes = 0;
@@ -263,8 +301,12 @@ fn end(half: &mut Half, cause: Cause, ended: &mut Ended) {
     if half.flags & half_flags::OPEN != 0 {
         half.flags &= !half_flags::OPEN;
         if ended.cause == Cause::None {
-            *ended =
-                Ended { cause, message: half.message, bytes: half.bytes, packets: half.packets };
+            *ended = Ended {
+                cause,
+                message: half.message,
+                bytes: half.bytes,
+                packets: half.packets,
+            };
         }
     }
 }
@@ -293,7 +335,12 @@ mod tests {
 
     impl Wire {
         fn new() -> Self {
-            Self { state: None, now_ns: MS, seq: [1000, u32::MAX - 5000], settings: Settings::default() }
+            Self {
+                state: None,
+                now_ns: MS,
+                seq: [1000, u32::MAX - 5000],
+                settings: Settings::default(),
+            }
         }
 
         fn connected() -> Self {
@@ -315,8 +362,16 @@ mod tests {
         }
 
         fn raw(&mut self, side: usize, flags: u8, (seq, ack): (u32, u32), payload: u32) -> Step {
-            let (src, dst) = if side == 0 { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
-            let (src_port, dst_port) = if side == 0 { (50_000, 80) } else { (80, 50_000) };
+            let (src, dst) = if side == 0 {
+                (CLIENT, SERVER)
+            } else {
+                (SERVER, CLIENT)
+            };
+            let (src_port, dst_port) = if side == 0 {
+                (50_000, 80)
+            } else {
+                (80, 50_000)
+            };
             let headers = Headers {
                 src_addr: [src, 0, 0, 0],
                 dst_addr: [dst, 0, 0, 0],
@@ -336,7 +391,11 @@ mod tests {
                 open(&mut state, &headers, half, 7, now_ns);
                 state
             });
-            let mut step = Step { half, segments: 1, ..Step::default() };
+            let mut step = Step {
+                half,
+                segments: 1,
+                ..Step::default()
+            };
             advance(state, &headers, &self.settings, now_ns, &mut step);
             step
         }
@@ -377,7 +436,10 @@ mod tests {
     fn the_handshake_tells_service_and_round_trip() {
         let wire = Wire::connected();
         let state = wire.state.unwrap();
-        assert_eq!((state.service_port, state.service_half, state.service_known), (80, 1, 1));
+        assert_eq!(
+            (state.service_port, state.service_half, state.service_known),
+            (80, 1, 1)
+        );
         assert_eq!(state.rtt_us, 10_000);
         assert_eq!(wire.half(0).message, 0);
     }
@@ -388,9 +450,20 @@ mod tests {
         for round in 1..=3 {
             let request = wire.send(0, flag::ACK, 200);
             assert!(request.started && request.decision);
-            assert_eq!(request.other_end.cause, if round == 1 { Cause::None } else { Cause::Turn });
+            assert_eq!(
+                request.other_end.cause,
+                if round == 1 { Cause::None } else { Cause::Turn }
+            );
             let reply = wire.send(1, flag::ACK, 1448);
-            assert_eq!(reply.other_end, Ended { cause: Cause::Turn, message: round, bytes: 200, packets: 1 });
+            assert_eq!(
+                reply.other_end,
+                Ended {
+                    cause: Cause::Turn,
+                    message: round,
+                    bytes: 200,
+                    packets: 1
+                }
+            );
             assert!(reply.started);
             wire.send(1, flag::ACK, 1448);
             assert_eq!(wire.half(1).bytes, 2896);
@@ -459,7 +532,15 @@ mod tests {
         wire.now_ns += 250 * MS;
         let next = wire.send(1, flag::ACK, 1448);
         assert!(next.started);
-        assert_eq!(next.own_end, Ended { cause: Cause::Gap, message: 1, bytes: 2896, packets: 2 });
+        assert_eq!(
+            next.own_end,
+            Ended {
+                cause: Cause::Gap,
+                message: 1,
+                bytes: 2896,
+                packets: 2
+            }
+        );
         assert_eq!(wire.half(1).message, 2);
     }
 
@@ -481,7 +562,15 @@ mod tests {
         wire.send(0, flag::ACK, 100);
         wire.send(1, flag::ACK, 1448);
         let fin = wire.send(1, flag::ACK | flag::FIN, 52);
-        assert_eq!(fin.own_end, Ended { cause: Cause::Close, message: 1, bytes: 1500, packets: 2 });
+        assert_eq!(
+            fin.own_end,
+            Ended {
+                cause: Cause::Close,
+                message: 1,
+                bytes: 1500,
+                packets: 2
+            }
+        );
         assert!(!fin.control);
         let mut wire = Wire::connected();
         wire.send(0, flag::ACK, 100);
@@ -531,9 +620,16 @@ mod tests {
         let (_, half) = key(&headers, 1);
         let mut state = FlowState::ZERO;
         open(&mut state, &headers, half, 0, 0);
-        assert_eq!((state.service_port, usize::from(state.service_half)), (443, half));
+        assert_eq!(
+            (state.service_port, usize::from(state.service_half)),
+            (443, half)
+        );
         let mut starts_at = |now_ns| {
-            let mut step = Step { half, segments: 1, ..Step::default() };
+            let mut step = Step {
+                half,
+                segments: 1,
+                ..Step::default()
+            };
             advance(&mut state, &headers, &settings, now_ns, &mut step);
             step.started
         };

@@ -36,7 +36,10 @@ fn words(key: &FlowKey) -> [u64; 6] {
         pair(key.low_addr[2], key.low_addr[3]),
         pair(key.high_addr[0], key.high_addr[1]),
         pair(key.high_addr[2], key.high_addr[3]),
-        pair(u32::from(key.low_port) | u32::from(key.high_port) << 16, key.ifindex),
+        pair(
+            u32::from(key.low_port) | u32::from(key.high_port) << 16,
+            key.ifindex,
+        ),
         u64::from(key.protocol) | u64::from(key.ip_version) << 8,
     ]
 }

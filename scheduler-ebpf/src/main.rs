@@ -1,7 +1,11 @@
 //! Entry points of the kernel programs: parse, flow, features, tree, verdict, act.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, unreachable_pub, reason = "the attribute macros wrap the entry points")]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the attribute macros wrap the entry points"
+)]
 
 mod action;
 mod context;

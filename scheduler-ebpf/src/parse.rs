@@ -131,11 +131,17 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> 
         return Err(Skip::Malformed);
     }
     let payload = packet.u16_at(offset + 4).ok_or(Skip::Truncated)?;
-    let total = if payload == 0 { 0 } else { u32::from(payload) + IPV6_BYTES as u32 };
+    let total = if payload == 0 {
+        0
+    } else {
+        u32::from(payload) + IPV6_BYTES as u32
+    };
     let ip_bytes = ip_bytes(packet, offset, total)?;
     let mut transport = Transport {
         offset: offset + IPV6_BYTES,
-        bytes: ip_bytes.checked_sub(IPV6_BYTES as u32).ok_or(Skip::Truncated)?,
+        bytes: ip_bytes
+            .checked_sub(IPV6_BYTES as u32)
+            .ok_or(Skip::Truncated)?,
         protocol: (packet.u16_at(offset + 6).ok_or(Skip::Truncated)? >> 8) as u8,
     };
     let src = address(packet, offset + 8)?;
@@ -176,15 +182,15 @@ fn address<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<[u32; 4], Sk
 
 /// Steps over one IPv6 extension header (RFC 8200 §4); false if there is none.
 #[inline(always)]
-fn next_extension<P: Packet + ?Sized>(
-    packet: &P,
-    transport: &mut Transport,
-) -> Result<bool, Skip> {
+fn next_extension<P: Packet + ?Sized>(packet: &P, transport: &mut Transport) -> Result<bool, Skip> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    if !matches!(transport.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+    if !matches!(
+        transport.protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION
+    ) {
         return Ok(false);
     }
     let first = packet.u16_at(transport.offset).ok_or(Skip::Truncated)?;
@@ -213,7 +219,11 @@ fn transport_headers<P: Packet + ?Sized>(
 ) -> Result<Headers, Skip> {
     const TCP_BYTES: u32 = 20;
     const UDP_BYTES: u32 = 8;
-    let Transport { offset, bytes, protocol } = *transport;
+    let Transport {
+        offset,
+        bytes,
+        protocol,
+    } = *transport;
     if protocol != TCP && protocol != UDP {
         return Err(Skip::OtherProtocol);
     }
@@ -275,7 +285,10 @@ mod tests {
         let headers = headers(frame(0x0800, &ipv4_tcp(100)).as_slice()).unwrap();
         assert_eq!(headers.src_addr, [0x0a00_0001, 0, 0, 0]);
         assert_eq!((headers.src_port, headers.dst_port), (8080, 50000));
-        assert_eq!((headers.seq, headers.ack, headers.payload_bytes), (7, 9, 100));
+        assert_eq!(
+            (headers.seq, headers.ack, headers.payload_bytes),
+            (7, 9, 100)
+        );
         assert_eq!(headers.tcp_flags, flag::ACK);
     }
 
@@ -341,11 +354,17 @@ mod tests {
             headers(frame(0x86dd, &bytes).as_slice())
         };
         let plain = packet(&[]).unwrap();
-        assert_eq!((plain.src_port, plain.payload_bytes, plain.ip_version), (53, 4, 6));
+        assert_eq!(
+            (plain.src_port, plain.payload_bytes, plain.ip_version),
+            (53, 4, 6)
+        );
         assert_eq!(plain.src_addr, [0x2020_2020; 4]);
         assert_eq!(packet(&[(0, [0; 8]), (60, [0; 8])]).unwrap(), plain);
         assert_eq!(packet(&[(44, [0; 8])]).unwrap(), plain);
-        assert_eq!(packet(&[(44, [0, 0, 0, 8, 0, 0, 0, 0])]), Err(Skip::LaterFragment));
+        assert_eq!(
+            packet(&[(44, [0, 0, 0, 8, 0, 0, 0, 0])]),
+            Err(Skip::LaterFragment)
+        );
         assert_eq!(packet(&[(0, [0; 8]); 4]).unwrap(), plain);
         assert_eq!(packet(&[(0, [0; 8]); 5]), Err(Skip::TooDeep));
     }

@@ -67,7 +67,13 @@ pub(crate) fn account<C: EbpfContext>(
     let state = touch(&key, headers, half, now_ns)?;
     flow::advance(state, headers, settings, now_ns, step);
     count_step(step);
-    sample::message_end(state, settings, (opposite(hook), step.half ^ 1), &step.other_end, now_ns);
+    sample::message_end(
+        state,
+        settings,
+        (opposite(hook), step.half ^ 1),
+        &step.other_end,
+        now_ns,
+    );
     if step.decision {
         decide(ctx, settings, (headers, hook), (state, step), now_ns);
     }
@@ -173,7 +179,9 @@ fn decide<C: EbpfContext>(
 /// One line a CPU when a generation is first seen there.
 #[inline(always)]
 fn log_new_generation<C: EbpfContext>(ctx: &C, generation: u32) {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else { return };
+    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+        return;
+    };
     // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
     let budget = unsafe { &mut *budget };
     if budget.logged_generation != generation {

@@ -89,10 +89,12 @@ pub(crate) fn message_end(
 /// Whether the flow is sampled and this CPU may still emit; takes one from the budget.
 #[inline(always)]
 fn chosen(state: &FlowState, settings: &Settings, now_ns: u64) -> bool {
-    if state.hash as u32 & settings.sample_mask != 0 {
+    if settings.samples_per_window == 0 || state.hash as u32 & settings.sample_mask != 0 {
         return false;
     }
-    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
+    let Some(budget) = BUDGET.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
     let budget = unsafe { &mut *budget };
     let window = now_ns / SAMPLE_WINDOW_NS;

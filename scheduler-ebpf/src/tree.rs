@@ -26,5 +26,8 @@ pub(crate) fn predict(features: &Features) -> Option<Prediction> {
         return None;
     }
     let leaf = table.walk(features)?;
-    Some(Prediction { generation: table.generation, leaf })
+    Some(Prediction {
+        generation: table.generation,
+        leaf,
+    })
 }

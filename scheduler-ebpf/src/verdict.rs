@@ -39,7 +39,11 @@ mod tests {
 
     #[test]
     fn the_first_bytes_stay_on_top_whatever_the_guess() {
-        let mut half = Half { predicted_bytes: 1 << 30, bytes: 15_000, ..Half::default() };
+        let mut half = Half {
+            predicted_bytes: 1 << 30,
+            bytes: 15_000,
+            ..Half::default()
+        };
         let settings = Settings::default();
         assert_eq!(settle(&mut half, &settings), 0);
         half.bytes = 15_001;
@@ -49,7 +53,11 @@ mod tests {
     #[test]
     fn a_better_guess_does_not_lift_a_message() {
         let settings = Settings::default();
-        let mut half = Half { predicted_bytes: 4_000_000, bytes: 40_000, ..Half::default() };
+        let mut half = Half {
+            predicted_bytes: 4_000_000,
+            bytes: 40_000,
+            ..Half::default()
+        };
         assert_eq!(settle(&mut half, &settings), 5);
         half.predicted_bytes = 60_000;
         assert_eq!(settle(&mut half, &settings), 5);
@@ -58,7 +66,11 @@ mod tests {
     #[test]
     fn a_wrong_short_guess_is_aged() {
         let settings = Settings::default();
-        let mut half = Half { predicted_bytes: 100, bytes: 2_000_000, ..Half::default() };
+        let mut half = Half {
+            predicted_bytes: 100,
+            bytes: 2_000_000,
+            ..Half::default()
+        };
         assert_eq!(settle(&mut half, &settings), 5);
     }
 }

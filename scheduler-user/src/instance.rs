@@ -96,7 +96,9 @@ pub enum IngressHook {
 
 impl Default for Instance {
     fn default() -> Self {
-        Self { name: "default".to_owned() }
+        Self {
+            name: "default".to_owned(),
+        }
     }
 }
 
@@ -106,11 +108,15 @@ impl Instance {
     /// # Errors
     /// If the name is not fit for a file name.
     pub fn new(name: &str) -> Result<Self, InstanceError> {
-        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        let plain = name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         if !plain || name.is_empty() || name.len() > 32 {
             return Err(InstanceError::BadName(name.to_owned()));
         }
-        Ok(Self { name: name.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+        })
     }
 
     /// Its name.
@@ -163,8 +169,11 @@ impl Instance {
         Self::ensure(&self.runtime())?;
         let path = self.runtime().join("lock");
         let file = open_lock(&path)?;
-        file.lock()
-            .map_err(|source| InstanceError::Io { op: "lock", path, source })?;
+        file.lock().map_err(|source| InstanceError::Io {
+            op: "lock",
+            path,
+            source,
+        })?;
         Ok(file)
     }
 
@@ -175,13 +184,20 @@ impl Instance {
     pub fn agent_lock(&self) -> Result<File, InstanceError> {
         Self::ensure(&self.runtime())?;
         let path = self.runtime().join("agent.pid");
-        let io = |op, source| InstanceError::Io { op, path: path.clone(), source };
+        let io = |op, source| InstanceError::Io {
+            op,
+            path: path.clone(),
+            source,
+        };
         let mut file = open_lock(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let pid = read_pid(&mut file).unwrap_or(0);
-                return Err(InstanceError::AgentRunning { name: self.name.clone(), pid });
+                return Err(InstanceError::AgentRunning {
+                    name: self.name.clone(),
+                    pid,
+                });
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", source)),
         }
@@ -214,12 +230,19 @@ impl Instance {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => {
-                return Err(InstanceError::Io { op: "list", path: directory, source });
+                return Err(InstanceError::Io {
+                    op: "list",
+                    path: directory,
+                    source,
+                });
             }
         };
         let mut records = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.starts_with("interface-") && name.ends_with(".json") {
                 records.push(read_record(&path)?);
             }
@@ -235,12 +258,19 @@ impl Instance {
     pub fn save_record(&self, record: &Record) -> Result<(), InstanceError> {
         Self::ensure(&self.runtime())?;
         let path = self.record_path(record.ifindex);
-        let text = serde_json::to_vec_pretty(record)
-            .map_err(|source| InstanceError::BadRecord { path: path.clone(), source })?;
+        let text =
+            serde_json::to_vec_pretty(record).map_err(|source| InstanceError::BadRecord {
+                path: path.clone(),
+                source,
+            })?;
         let partial = path.with_extension("partial");
         fs::write(&partial, text)
             .and_then(|()| fs::rename(&partial, &path))
-            .map_err(|source| InstanceError::Io { op: "write", path, source })
+            .map_err(|source| InstanceError::Io {
+                op: "write",
+                path,
+                source,
+            })
     }
 
     /// Removes an interface's record.
@@ -250,9 +280,11 @@ impl Instance {
     pub fn remove_record(&self, ifindex: u32) -> Result<(), InstanceError> {
         let path = self.record_path(ifindex);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(InstanceError::Io { op: "remove", path, source })
-            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstanceError::Io {
+                op: "remove",
+                path,
+                source,
+            }),
             _ => Ok(()),
         }
     }
@@ -265,7 +297,11 @@ fn open_lock(path: &Path) -> Result<File, InstanceError> {
         .create(true)
         .truncate(false)
         .open(path)
-        .map_err(|source| InstanceError::Io { op: "open", path: path.to_owned(), source })
+        .map_err(|source| InstanceError::Io {
+            op: "open",
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn read_pid(file: &mut File) -> Option<u32> {
@@ -281,8 +317,10 @@ fn read_record(path: &Path) -> Result<Record, InstanceError> {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&text)
-        .map_err(|source| InstanceError::BadRecord { path: path.to_owned(), source })
+    serde_json::from_slice(&text).map_err(|source| InstanceError::BadRecord {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

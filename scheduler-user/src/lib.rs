@@ -1,9 +1,28 @@
 //! treeline's userspace: the agent and what the command line needs.
+//!
+//! # Theory of operation
+//!
+//! The **model's path**, one module a step: [`sampling`] reads the ring buffer, [`dataset`] joins
+//! decision points with finished messages and keeps a bounded window, [`training`] learns on its
+//! earlier part and judges on its later one, [`model`] is what was learned as our own versioned
+//! file, [`deploy`] hands it to the kernel. [`learning`] runs that cycle, [`agent`] the tasks around it.
+//!
+//! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
+//! hooks) and [`qdisc`] (the hierarchy that the bands are served by); [`instance`] knows where
+//! everything is kept, [`status`] gathers it, [`journal`] writes down what was done and why.
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod cli;
 pub mod datapath;
 pub mod dataset;
+pub mod deploy;
 pub mod instance;
+pub mod journal;
+pub mod learning;
 pub mod model;
 pub mod qdisc;
+pub mod sampling;
+pub mod status;
 pub mod training;
+pub mod uplink;

@@ -72,7 +72,11 @@ impl Datapath {
                 return Err(error);
             }
         };
-        Ok(Hooks { egress, ingress, added_clsact })
+        Ok(Hooks {
+            egress,
+            ingress,
+            added_clsact,
+        })
     }
 
     /// Detaches both programs; what is gone already is fine.
@@ -97,8 +101,10 @@ impl Datapath {
             .attach_with_options(interface, TcAttachType::Egress, options)
             .map_err(fault)?;
         let link = program.take_link(id).map_err(fault)?;
-        let link = FdLink::try_from(link)
-            .map_err(|source| DatapathError::Link { path: interface.into(), source })?;
+        let link = FdLink::try_from(link).map_err(|source| DatapathError::Link {
+            path: interface.into(),
+            source,
+        })?;
         self.pin_link(link, ifindex, "egress")
     }
 
@@ -110,7 +116,11 @@ impl Datapath {
             Err(tc::TcError::NetlinkError(_)) => false,
             Err(source) => {
                 let interface = interface.to_owned();
-                return Err(DatapathError::Clsact { op: "add clsact", interface, source });
+                return Err(DatapathError::Clsact {
+                    op: "add clsact",
+                    interface,
+                    source,
+                });
             }
         };
         let fault = |source| failed("attach the egress program by clsact", source);
@@ -132,13 +142,18 @@ impl Datapath {
         let path = self.program_pin(names::INGRESS);
         let fault = |source| failed("attach the ingress program by XDP", source);
         let mut program = Xdp::from_pin(path, XdpAttachType::Interface).map_err(fault)?;
-        let modes = [(XdpMode::Default, IngressHook::Xdp), (XdpMode::Skb, IngressHook::XdpGeneric)];
+        let modes = [
+            (XdpMode::Default, IngressHook::Xdp),
+            (XdpMode::Skb, IngressHook::XdpGeneric),
+        ];
         for (mode, hook) in modes {
             match program.attach(interface, mode) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(fault)?;
-                    let link = FdLink::try_from(link)
-                        .map_err(|source| DatapathError::Link { path: interface.into(), source })?;
+                    let link = FdLink::try_from(link).map_err(|source| DatapathError::Link {
+                        path: interface.into(),
+                        source,
+                    })?;
                     self.pin_link(link, ifindex, "ingress")?;
                     return Ok(Some(hook));
                 }
@@ -156,21 +171,29 @@ impl Datapath {
                 }
             }
         }
-        warn!(interface, what = "ingress is not observed", why = "the interface takes no XDP program");
+        warn!(
+            interface,
+            what = "ingress is not observed",
+            why = "the interface takes no XDP program"
+        );
         Ok(None)
     }
 
     fn pin_link(&self, link: FdLink, ifindex: u32, hook: &str) -> Result<(), DatapathError> {
         let path = self.link_pin(ifindex, hook);
-        link.pin(&path).map(drop).map_err(|source| DatapathError::Pin { path, source })
+        link.pin(&path)
+            .map(drop)
+            .map_err(|source| DatapathError::Pin { path, source })
     }
 
     fn remove_link(&self, ifindex: u32, hook: &str) -> Result<(), DatapathError> {
         let path = self.link_pin(ifindex, hook);
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(DatapathError::Io { op: "remove", path, source })
-            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DatapathError::Io {
+                op: "remove",
+                path,
+                source,
+            }),
             _ => Ok(()),
         }
     }
@@ -201,7 +224,10 @@ impl Datapath {
 }
 
 fn failed(op: &'static str, source: ProgramError) -> DatapathError {
-    DatapathError::Program { op, source: Box::new(source) }
+    DatapathError::Program {
+        op,
+        source: Box::new(source),
+    }
 }
 
 fn is_busy(error: &ProgramError) -> bool {

@@ -14,7 +14,9 @@ use scheduler_common::{ABI_VERSION, tree::TableError};
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The object was refused before a program was loaded.
-    #[error("the kernel does not accept treeline's maps; a kernel with BTF, 6.1 or later, is needed")]
+    #[error(
+        "the kernel does not accept treeline's maps; a kernel with BTF, 6.1 or later, is needed"
+    )]
     Load {
         /// What aya said.
         source: Box<EbpfError>,

@@ -38,7 +38,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn settings(&self) -> Result<Settings, DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::SETTINGS, source };
+        let fault = |source| DatapathError::Map {
+            name: names::SETTINGS,
+            source,
+        };
         let map = Array::<_, Settings>::try_from(self.map(names::SETTINGS)?).map_err(fault)?;
         map.get(&0, 0).map_err(fault)
     }
@@ -48,7 +51,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be written.
     pub fn set_settings(&self, settings: &Settings) -> Result<(), DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::SETTINGS, source };
+        let fault = |source| DatapathError::Map {
+            name: names::SETTINGS,
+            source,
+        };
         let mut map = Array::<_, Settings>::try_from(self.map(names::SETTINGS)?).map_err(fault)?;
         map.set(0, settings, 0).map_err(fault)
     }
@@ -58,7 +64,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::COUNTERS, source };
+        let fault = |source| DatapathError::Map {
+            name: names::COUNTERS,
+            source,
+        };
         let map = PerCpuArray::<_, u64>::try_from(self.map(names::COUNTERS)?).map_err(fault)?;
         Counter::ALL
             .iter()
@@ -74,10 +83,15 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn packets_of(&self, generation: u32) -> Result<u64, DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::GENERATIONS, source };
+        let fault = |source| DatapathError::Map {
+            name: names::GENERATIONS,
+            source,
+        };
         let map = PerCpuArray::<_, GenerationCount>::try_from(self.map(names::GENERATIONS)?)
             .map_err(fault)?;
-        let counts = map.get(&(generation % GENERATION_SLOTS), 0).map_err(fault)?;
+        let counts = map
+            .get(&(generation % GENERATION_SLOTS), 0)
+            .map_err(fault)?;
         let own = counts.iter().filter(|count| count.generation == generation);
         Ok(own.map(|count| count.packets).sum())
     }
@@ -91,8 +105,13 @@ impl Datapath {
     /// # Errors
     /// If the table is not sound or a map can't be made or written; the old model acts on then.
     pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
-        table.check().map_err(|fault| DatapathError::UnsoundTable { fault })?;
-        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        table
+            .check()
+            .map_err(|fault| DatapathError::UnsoundTable { fault })?;
+        let fault = |source| DatapathError::Map {
+            name: names::MODEL,
+            source,
+        };
         let mut slot = Array::<MapData, Table>::create(1, 0).map_err(fault)?;
         slot.set(0, table, 0).map_err(fault)?;
         let mut outer = self.model()?;
@@ -104,7 +123,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn active(&self) -> Result<Option<ActiveTable>, DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        let fault = |source| DatapathError::Map {
+            name: names::MODEL,
+            source,
+        };
         let slot = match self.model()?.get(&0, 0) {
             Ok(slot) => slot,
             Err(MapError::KeyNotFound) => return Ok(None),
@@ -120,7 +142,10 @@ impl Datapath {
     }
 
     fn model(&self) -> Result<ArrayOfMaps<MapData, Array<MapData, Table>>, DatapathError> {
-        let fault = |source| DatapathError::Map { name: names::MODEL, source };
+        let fault = |source| DatapathError::Map {
+            name: names::MODEL,
+            source,
+        };
         ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(self.map(names::MODEL)?)
             .map_err(fault)
     }

@@ -66,7 +66,9 @@ impl Datapath {
             Ok(Some(datapath)) => return Ok((datapath, Origin::Adopted)),
             Ok(None) => {}
             Err(DatapathError::AbiVersion { .. }) => {
-                let old = Self { instance: instance.clone() };
+                let old = Self {
+                    instance: instance.clone(),
+                };
                 old.unload()?;
                 return Ok((Self::load(instance, settings)?, Origin::Replaced));
             }
@@ -80,9 +82,15 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError::AbiVersion`] if another version of treeline pinned it.
     pub fn open(instance: &Instance) -> Result<Option<Self>, DatapathError> {
-        let datapath = Self { instance: instance.clone() };
-        let complete = names::MAPS.iter().all(|name| datapath.map_pin(name).exists())
-            && [names::EGRESS, names::INGRESS].iter().all(|name| datapath.program_pin(name).exists());
+        let datapath = Self {
+            instance: instance.clone(),
+        };
+        let complete = names::MAPS
+            .iter()
+            .all(|name| datapath.map_pin(name).exists())
+            && [names::EGRESS, names::INGRESS]
+                .iter()
+                .all(|name| datapath.program_pin(name).exists());
         if !complete {
             return Ok(None);
         }
@@ -94,7 +102,9 @@ impl Datapath {
     }
 
     fn load(instance: &Instance, settings: &Settings) -> Result<Self, DatapathError> {
-        let datapath = Self { instance: instance.clone() };
+        let datapath = Self {
+            instance: instance.clone(),
+        };
         // Left-overs of a load that was cut short.
         remove_tree(&datapath.instance.pins())?;
         let loaded = datapath.load_and_pin(settings);
@@ -110,26 +120,43 @@ impl Datapath {
             .override_global("SECRET_LOW", &secret[0], true)
             .override_global("SECRET_HIGH", &secret[1], true)
             .load(OBJECT)
-            .map_err(|source| DatapathError::Load { source: Box::new(source) })?;
+            .map_err(|source| DatapathError::Load {
+                source: Box::new(source),
+            })?;
         for directory in ["maps", "programs", "links"] {
             let path = self.instance.pins().join(directory);
-            fs::create_dir_all(&path)
-                .map_err(|source| DatapathError::Io { op: "create", path, source })?;
+            fs::create_dir_all(&path).map_err(|source| DatapathError::Io {
+                op: "create",
+                path,
+                source,
+            })?;
         }
         for name in names::MAPS {
-            let map = ebpf.map(name).ok_or(DatapathError::MissingInObject { name })?;
+            let map = ebpf
+                .map(name)
+                .ok_or(DatapathError::MissingInObject { name })?;
             let path = self.map_pin(name);
-            map.pin(&path).map_err(|source| DatapathError::Pin { path, source })?;
+            map.pin(&path)
+                .map_err(|source| DatapathError::Pin { path, source })?;
         }
         self.set_settings(settings)?;
         let pin_error = |path, source| DatapathError::Pin { path, source };
-        let program_error = |op, source| DatapathError::Program { op, source: Box::new(source) };
+        let program_error = |op, source| DatapathError::Program {
+            op,
+            source: Box::new(source),
+        };
         let egress: &mut SchedClassifier = program(&mut ebpf, names::EGRESS)?;
-        egress.load().map_err(|source| program_error("load the egress program", source))?;
+        egress
+            .load()
+            .map_err(|source| program_error("load the egress program", source))?;
         let path = self.program_pin(names::EGRESS);
-        egress.pin(&path).map_err(|source| pin_error(path, source))?;
+        egress
+            .pin(&path)
+            .map_err(|source| pin_error(path, source))?;
         let ingress: &mut Xdp = program(&mut ebpf, names::INGRESS)?;
-        ingress.load().map_err(|source| program_error("load the ingress program", source))?;
+        ingress
+            .load()
+            .map_err(|source| program_error("load the ingress program", source))?;
         let path = self.program_pin(names::INGRESS);
         ingress.pin(&path).map_err(|source| pin_error(path, source))
     }
@@ -142,6 +169,19 @@ impl Datapath {
         remove_tree(&self.instance.pins())
     }
 
+    /// Removes every pin of an instance, whatever version made it.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn unload_all(instance: &Instance) -> Result<(), DatapathError> {
+        remove_tree(&instance.pins())
+    }
+
+    /// Whether the pins still stand: `down` removes them.
+    pub fn is_pinned(&self) -> bool {
+        self.map_pin(names::SETTINGS).exists()
+    }
+
     fn map_pin(&self, name: &str) -> PathBuf {
         self.instance.pins().join("maps").join(name)
     }
@@ -151,7 +191,10 @@ impl Datapath {
     }
 
     fn link_pin(&self, ifindex: u32, hook: &str) -> PathBuf {
-        self.instance.pins().join("links").join(format!("{ifindex}-{hook}"))
+        self.instance
+            .pins()
+            .join("links")
+            .join(format!("{ifindex}-{hook}"))
     }
 
     /// Kernel's id of the egress program, by which its log is found.
@@ -160,7 +203,10 @@ impl Datapath {
     /// If the pin is gone.
     pub fn egress_program_id(&self) -> Result<u32, DatapathError> {
         let info = ProgramInfo::from_pin(self.program_pin(names::EGRESS)).map_err(|source| {
-            DatapathError::Program { op: "open the egress program", source: Box::new(source) }
+            DatapathError::Program {
+                op: "open the egress program",
+                source: Box::new(source),
+            }
         })?;
         Ok(info.id())
     }
@@ -170,8 +216,10 @@ impl Datapath {
     /// # Errors
     /// If the pin is gone.
     pub fn samples(&self) -> Result<RingBuf<MapData>, DatapathError> {
-        RingBuf::try_from(self.map(names::SAMPLES)?)
-            .map_err(|source| DatapathError::Map { name: names::SAMPLES, source })
+        RingBuf::try_from(self.map(names::SAMPLES)?).map_err(|source| DatapathError::Map {
+            name: names::SAMPLES,
+            source,
+        })
     }
 
     /// Switches between scheduling and watching.
@@ -179,7 +227,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be written.
     pub fn set_act(&self, act: Act) -> Result<(), DatapathError> {
-        let settings = Settings { act: act as u32, ..self.settings()? };
+        let settings = Settings {
+            act: act as u32,
+            ..self.settings()?
+        };
         self.set_settings(&settings)
     }
 
@@ -196,7 +247,9 @@ fn program<'a, T>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
-    let program = ebpf.program_mut(name).ok_or(DatapathError::MissingInObject { name })?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or(DatapathError::MissingInObject { name })?;
     program.try_into().map_err(|source| DatapathError::Program {
         op: "find the program",
         source: Box::new(source),
@@ -206,21 +259,33 @@ where
 /// Mounts the BPF file system where it is missing.
 fn mount_bpffs() -> Result<(), DatapathError> {
     let path = PathBuf::from(BPFFS);
-    let mounted = statfs::statfs(&path)
-        .is_ok_and(|stat| stat.filesystem_type() == statfs::BPF_FS_MAGIC);
+    let mounted =
+        statfs::statfs(&path).is_ok_and(|stat| stat.filesystem_type() == statfs::BPF_FS_MAGIC);
     if mounted {
         return Ok(());
     }
-    nix::mount::mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .map_err(|errno| DatapathError::Io { op: "mount bpffs on", path, source: errno.into() })
+    nix::mount::mount(
+        Some("bpf"),
+        &path,
+        Some("bpf"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .map_err(|errno| DatapathError::Io {
+        op: "mount bpffs on",
+        path,
+        source: errno.into(),
+    })
 }
 
 /// Removes a directory and all in it; a missing one is fine.
 fn remove_tree(path: &std::path::Path) -> Result<(), DatapathError> {
     match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(DatapathError::Io { op: "remove", path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(DatapathError::Io {
+            op: "remove",
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! band, served in strict priority apart from a small guaranteed share each. Everything goes over
 //! netlink, in the network namespace of the calling thread.
 
+mod clsact;
 mod error;
 mod htb;
 mod netlink;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 
 use self::netlink::{Netlink, ROOT, TcObject, handle_text};
 pub use self::{
+    clsact::remove_clsact,
     error::QdiscError,
     plan::{LeafChoice, Plan},
     rate::{format_rate, parse_rate},
@@ -71,7 +73,7 @@ pub struct InstalledState {
 }
 
 /// Counters of one band since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct BandStats {
     /// The band, 0 is served first.
     pub band: u8,

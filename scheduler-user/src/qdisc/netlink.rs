@@ -21,7 +21,7 @@ use super::QdiscError;
 /// `parent` of a root qdisc and of a top-level class.
 pub(super) const ROOT: u32 = 0xffff_ffff;
 /// `parent` of the ingress and clsact qdiscs, which are no part of the egress tree.
-const CLSACT: u32 = 0xffff_fff1;
+pub(super) const CLSACT: u32 = 0xffff_fff1;
 /// Length of `struct tcmsg`.
 const TC_HEADER_BYTES: usize = 20;
 /// Length of `struct ifinfomsg`.

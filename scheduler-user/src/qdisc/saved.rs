@@ -34,7 +34,7 @@ const NOT_REPLAYABLE: [(u16, &str); 3] = [
 ];
 
 /// The root qdisc that stood before ours, in a form that can be written to a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// In the order in which they have to be made; empty for the kernel's default.
     steps: Vec<Step>,

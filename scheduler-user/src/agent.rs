@@ -1,0 +1,146 @@
+//! The agent's loop: which tasks there are and how they stop.
+//!
+//! | task | owner | does |
+//! |---|---|---|
+//! | sampling | [`crate::sampling`] | ring buffer → batches of samples |
+//! | kernel log | here | log records of the programs → tracing |
+//! | learning | [`crate::learning`] | samples → window → model → deploy, once a cycle |
+//!
+//! All of them end with one token. The programs stay attached when the agent ends.
+
+use std::{io, time::Duration};
+
+use aya_log::EbpfLogger;
+use scheduler_common::settings::{SAMPLES_PER_WINDOW, Settings};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    datapath::{Datapath, DatapathError},
+    instance::Instance,
+    learning::{Learner, LearningError},
+    model::Model,
+    sampling::pollable,
+};
+
+/// Batches that may wait for the learner before sampling does.
+const WAITING_BATCHES: usize = 64;
+
+/// How the agent samples and learns.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Time between training cycles.
+    pub train_every: Duration,
+    /// Labelled rows below which nothing is trained.
+    pub min_samples: usize,
+    /// One flow in so many is sampled; a power of two.
+    pub sample_one_in: u32,
+}
+
+/// Why the agent ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The kernel programs can't be reached.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The ring buffer can't be polled.
+    #[error("cannot read samples from the kernel")]
+    Sampling(#[source] io::Error),
+    /// Learning failed for good.
+    #[error(transparent)]
+    Learning(#[from] LearningError),
+    /// A task panicked.
+    #[error("a task of the agent broke off")]
+    Broken(#[from] JoinError),
+}
+
+/// Samples, learns and deploys until `stop`, or until the programs are taken down.
+///
+/// # Errors
+/// What ended it; packets are scheduled on by the last good model all the same.
+pub async fn run(
+    instance: &Instance,
+    datapath: Datapath,
+    running: Option<Model>,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    set_sampling(&datapath, options.sample_one_in, SAMPLES_PER_WINDOW)?;
+    let (sender, batches) = mpsc::channel(WAITING_BATCHES);
+    let ring = datapath.samples()?;
+    let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
+    let token = stop.clone();
+    tasks.spawn(async move {
+        crate::sampling::read(ring, sender, token)
+            .await
+            .map_err(AgentError::Sampling)
+    });
+    match EbpfLogger::init_from_id(datapath.egress_program_id()?) {
+        Ok(logger) => {
+            tasks.spawn(forward_kernel_log(logger, stop.clone()));
+        }
+        Err(error) => warn!(%error, "no log of the kernel programs"),
+    }
+    let learner = Learner::new(instance, options, running);
+    let reopened = Datapath::open(instance)?;
+    let token = stop.clone();
+    tasks.spawn(async move {
+        match reopened {
+            Some(datapath) => Ok(learner.run(datapath, batches, token).await?),
+            None => Ok(()),
+        }
+    });
+
+    let mut outcome = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        // The first task to end ends the others.
+        stop.cancel();
+        if let Err(error) = ended.map_err(AgentError::from).and_then(|result| result) {
+            outcome = outcome.and(Err(error));
+        }
+    }
+    if datapath.is_pinned() {
+        set_sampling(&datapath, options.sample_one_in, 0)?;
+        info!(
+            what = "the programs stay attached",
+            undo = "treeline down",
+            "agent ends"
+        );
+    } else {
+        info!(why = "the interfaces were taken down", "agent ends");
+    }
+    outcome
+}
+
+fn set_sampling(
+    datapath: &Datapath,
+    one_in: u32,
+    samples_per_window: u32,
+) -> Result<(), DatapathError> {
+    let settings = datapath.settings()?;
+    let sample_mask = one_in.next_power_of_two() - 1;
+    datapath.set_settings(&Settings {
+        sample_mask,
+        samples_per_window,
+        ..settings
+    })
+}
+
+async fn forward_kernel_log(
+    logger: EbpfLogger<&'static dyn log::Log>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let mut logger = pollable(logger).map_err(AgentError::Sampling)?;
+    loop {
+        let mut ready = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ready = logger.readable_mut() => ready.map_err(AgentError::Sampling)?,
+        };
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}

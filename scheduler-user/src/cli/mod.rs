@@ -1,0 +1,312 @@
+//! The command line: what can be typed, and what each verb does.
+
+mod exit;
+mod logs;
+mod model;
+mod run;
+mod status;
+mod updown;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::exit::Exit;
+use crate::{
+    datapath::EgressChoice,
+    instance::Instance,
+    qdisc::{self, LeafChoice},
+    uplink::{ModelChoice, Wanted},
+};
+
+/// A learned packet scheduler: short and urgent traffic first, learned from the host's own flows.
+///
+/// treeline attaches to an interface, shapes it to a rate just below the link's, and serves what is
+/// likely to finish soon before bulk. It learns from the traffic itself; until a model has
+/// proved itself, bytes already sent decide.
+#[derive(Debug, Parser)]
+#[command(
+    name = "treeline",
+    version,
+    after_help = "Examples:\n  treeline run eth0 --rate 95mbit     learn and schedule on eth0\n  \
+                  treeline status                     what runs, and what it did\n  \
+                  treeline down eth0                  undo everything\n\nExit codes:\n  \
+                  0 done\n  1 failed\n  2 wrong usage\n  3 needs root\n  4 no such interface\n  \
+                  5 an administrator's qdisc is in the way\n  6 a model can't be used\n  \
+                  7 another agent is running"
+)]
+pub struct Cli {
+    /// Set of programs, maps and models to work on; one host needs one.
+    #[arg(
+        long,
+        global = true,
+        default_value = "default",
+        env = "TREELINE_INSTANCE"
+    )]
+    instance: String,
+
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs, with a schema number.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring interfaces up and learn from their traffic, in the foreground.
+    ///
+    /// Ends on SIGINT or SIGTERM. The programs stay attached and schedule on with the last good model;
+    /// `treeline down` removes them.
+    #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
+    Run(RunArgs),
+    /// Bring an interface up without an agent: scheduling, no learning.
+    #[command(after_help = "Example:\n  treeline up eth0 --rate 95mbit --model none")]
+    Up {
+        /// Interface to schedule.
+        #[arg(value_name = "IFACE")]
+        interface: String,
+        #[command(flatten)]
+        how: UplinkArgs,
+    },
+    /// Take an interface down: programs, maps, pins and qdisc go, the earlier qdisc comes back.
+    #[command(after_help = "Example:\n  treeline down eth0")]
+    Down {
+        /// Interface to leave.
+        #[arg(value_name = "IFACE", required_unless_present = "all")]
+        interface: Option<String>,
+        /// Take all interfaces of the instance down.
+        #[arg(long, conflicts_with = "interface")]
+        all: bool,
+    },
+    /// Show interfaces, bands, model, agent and counters.
+    #[command(after_help = "Example:\n  treeline status --format json")]
+    Status,
+    /// Look at what was learned.
+    #[command(subcommand)]
+    Model(ModelVerb),
+    /// Show what the agent did and why.
+    #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
+    Logs {
+        /// Records to show at first.
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+        /// Go on with new records until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelVerb {
+    /// List the models of the registry, the newest last.
+    #[command(after_help = "Example:\n  treeline model list")]
+    List,
+    /// Show a model: scores and rules; by default the one that acts, else the newest.
+    #[command(after_help = "Example:\n  treeline model show 3")]
+    Show {
+        /// Generation, or path of a model file.
+        model: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Interfaces to schedule.
+    #[arg(value_name = "IFACE", required = true)]
+    interfaces: Vec<String>,
+    #[command(flatten)]
+    how: UplinkArgs,
+    /// Time between training cycles (s, min, h).
+    #[arg(long, value_parser = parse_period, default_value = "60s", value_name = "TIME")]
+    train_every: Duration,
+    /// Labelled samples to wait for before the first training.
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    min_samples: usize,
+    /// Sample one flow in N; a power of two.
+    #[arg(long, value_parser = parse_one_in, default_value = "1", value_name = "N")]
+    sample_one_in: u32,
+}
+
+#[derive(Debug, Args)]
+struct UplinkArgs {
+    /// Rate to shape to, a little below the link's: 100mbit, 1.5gbit, 800kbit.
+    #[arg(long, value_parser = parse_rate)]
+    rate: u64,
+    /// Model to begin with: `latest`, `none` (aging alone), or a model file.
+    #[arg(long, value_parser = parse_model, default_value = "latest", value_name = "MODEL")]
+    model: ModelChoice,
+    /// Queue of each band.
+    #[arg(long, value_enum, default_value_t = Leaf::Auto)]
+    leaf: Leaf,
+    /// Hook on egress.
+    #[arg(long, value_enum, default_value_t = EgressChoice::Auto)]
+    egress_hook: EgressChoice,
+    /// Put aside a root qdisc that an administrator has set; `down` restores it.
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Leaf {
+    /// fq_codel where the kernel has it, else pfifo.
+    Auto,
+    /// First in, first out.
+    Pfifo,
+    /// Fair among flows.
+    FqCodel,
+}
+
+impl UplinkArgs {
+    fn wanted(&self) -> Wanted {
+        let leaf = match self.leaf {
+            Leaf::Auto => LeafChoice::Auto,
+            Leaf::Pfifo => LeafChoice::Pfifo,
+            Leaf::FqCodel => LeafChoice::FqCodel,
+        };
+        Wanted {
+            rate_bps: self.rate,
+            leaf,
+            egress: self.egress_hook,
+            replace: self.replace,
+        }
+    }
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    qdisc::parse_rate(text).map_err(|error| error.to_string())
+}
+
+fn parse_period(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(period) if period >= Duration::from_millis(100) => Ok(period),
+        Ok(_) => Err("a cycle takes at least 100ms".to_owned()),
+        Err(error) => Err(format!("{error}; write for example 30s or 5min")),
+    }
+}
+
+fn parse_one_in(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && n <= 1 << 20 => Ok(n),
+        _ => Err("a power of two from 1 to 1048576 is needed: 1, 2, 4, 8 and so on".to_owned()),
+    }
+}
+
+fn parse_model(text: &str) -> Result<ModelChoice, String> {
+    Ok(match text {
+        "latest" => ModelChoice::Latest,
+        "none" => ModelChoice::None,
+        path => ModelChoice::File(path.into()),
+    })
+}
+
+/// Runs the command and turns its outcome into an exit code.
+pub fn execute(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            exit::complain(&error);
+            Exit::of(&error).into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let Cli {
+        instance,
+        format,
+        verb,
+    } = cli;
+    let instance = Instance::new(&instance)?;
+    if matches!(
+        verb,
+        Verb::Run(_) | Verb::Up { .. } | Verb::Down { .. } | Verb::Status
+    ) {
+        exit::require_root()?;
+    }
+    match verb {
+        Verb::Run(args) => run::run(&instance, &args),
+        Verb::Up { interface, how } => updown::up(&instance, format, &interface, &how),
+        Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
+        Verb::Status => status::status(&instance, format),
+        Verb::Model(ModelVerb::List) => model::list(&instance, format),
+        Verb::Model(ModelVerb::Show { model }) => model::show(&instance, format, model.as_deref()),
+        Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
+    }
+}
+
+/// One runtime thread is enough: training has a thread of its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// Prints a result; the one place that writes to stdout.
+#[expect(clippy::print_stdout, reason = "results go to stdout, logs to stderr")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_shows_an_example() {
+        fn check(command: &clap::Command) {
+            for verb in command
+                .get_subcommands()
+                .filter(|verb| verb.get_name() != "help")
+            {
+                if verb.has_subcommands() {
+                    check(verb);
+                } else {
+                    let help = verb
+                        .get_after_help()
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
+                    assert!(help.contains("Example"), "{}", verb.get_name());
+                }
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_right() {
+        let refused = |args: &[&str]| {
+            let all = ["treeline"].iter().chain(args);
+            Cli::try_parse_from(all).unwrap_err().to_string()
+        };
+        assert!(refused(&["up", "eth0", "--rate", "fast"]).contains("100mbit"));
+        assert!(refused(&["run", "eth0", "--rate", "1mbit", "--train-every", "x"]).contains("30s"));
+        assert!(
+            refused(&["run", "eth0", "--rate", "1mbit", "--sample-one-in", "3"]).contains("power")
+        );
+        assert!(refused(&["down"]).contains("IFACE"));
+        assert!(refused(&["statsu"]).contains("status"));
+    }
+}

@@ -1,0 +1,102 @@
+//! `treeline status`.
+
+use super::{Format, print, print_json, runtime};
+use crate::{
+    instance::Instance,
+    model::human_bytes,
+    qdisc::format_rate,
+    status::{Interface, Status, gather},
+};
+
+pub(super) fn status(instance: &Instance, format: Format) -> anyhow::Result<()> {
+    let status = runtime()?.block_on(gather(instance))?;
+    match format {
+        Format::Json => print_json(&status),
+        Format::Text => {
+            print(&text(&status));
+            Ok(())
+        }
+    }
+}
+
+fn text(status: &Status) -> String {
+    let Status {
+        schema: _,
+        instance,
+        abi_version: _,
+        agent,
+        model,
+        interfaces,
+        counters,
+    } = status;
+    let mut lines = vec![format!("instance {instance}")];
+    lines.push(match agent {
+        Some(agent) => format!("agent    running, pid {}", agent.pid),
+        None => "agent    not running: no learning (start it with `treeline run`)".to_owned(),
+    });
+    lines.push(match model {
+        Some(model) => format!(
+            "model    generation {}, {} nodes, depth {}, {} packets classified",
+            model.generation, model.nodes, model.depth, model.packets
+        ),
+        None => "model    none: bytes already sent decide (aging)".to_owned(),
+    });
+    if interfaces.is_empty() {
+        lines.push("no interface is up; `treeline up IFACE --rate RATE` brings one up".to_owned());
+    }
+    for interface in interfaces {
+        lines.extend(interface_lines(interface));
+    }
+    let seen: Vec<_> = counters.iter().filter(|(_, value)| **value > 0).collect();
+    if !seen.is_empty() {
+        lines.push("counters".to_owned());
+        lines.extend(
+            seen.iter()
+                .map(|(name, value)| format!("  {name:24} {value:>14}")),
+        );
+    }
+    lines.join("\n")
+}
+
+fn interface_lines(interface: &Interface) -> Vec<String> {
+    let Interface {
+        name,
+        rate_bps,
+        leaf,
+        egress_hook,
+        ingress_hook,
+        present,
+        bands,
+        ..
+    } = interface;
+    let rate = format_rate(*rate_bps);
+    let ingress = match ingress_hook {
+        Some(hook) => format!("{hook:?}"),
+        None => "not observed".to_owned(),
+    };
+    let mut lines = vec![format!(
+        "{name}: {rate}, leaf {leaf}, egress {egress_hook:?}, ingress {ingress}{}",
+        if *present {
+            ""
+        } else {
+            " — the interface is gone, `treeline down` clears it"
+        }
+    )];
+    if !bands.is_empty() {
+        lines.push(format!(
+            "  {:>4} {:>12} {:>12} {:>10} {:>10}",
+            "band", "packets", "sent", "dropped", "waiting"
+        ));
+    }
+    lines.extend(bands.iter().map(|band| {
+        format!(
+            "  {:>4} {:>12} {:>12} {:>10} {:>10}",
+            band.band,
+            band.packets,
+            human_bytes(band.bytes as f64),
+            band.drops,
+            band.backlog_packets
+        )
+    }));
+    lines
+}

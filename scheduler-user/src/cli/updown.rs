@@ -1,0 +1,135 @@
+//! `treeline up` and `treeline down`.
+
+use serde::Serialize;
+
+use super::{Format, UplinkArgs, print, print_json, runtime};
+use crate::{
+    instance::Instance,
+    journal,
+    qdisc::format_rate,
+    uplink::{self, Came, Went},
+};
+
+/// What the two verbs print as JSON.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    schema: u32,
+    interface: &'a str,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_generation: Option<u32>,
+}
+
+impl<'a> Outcome<'a> {
+    const fn new(interface: &'a str, outcome: &'a str) -> Self {
+        Self {
+            schema: crate::status::SCHEMA,
+            interface,
+            outcome,
+            model_generation: None,
+        }
+    }
+}
+
+pub(super) fn up(
+    instance: &Instance,
+    format: Format,
+    interface: &str,
+    how: &UplinkArgs,
+) -> anyhow::Result<()> {
+    journal::start("warn", None);
+    let (came, generation) = runtime()?.block_on(bring_up(instance, interface, how))?;
+    let rate = format_rate(how.rate);
+    let (word, text) = match came {
+        Came::Up => ("up", format!("{interface} is up at {rate}")),
+        Came::AlreadyUp => ("already-up", format!("{interface} is already up at {rate}")),
+        Came::Changed => (
+            "changed",
+            format!("{interface} was up and is now at {rate}"),
+        ),
+    };
+    match format {
+        Format::Json => print_json(&Outcome {
+            model_generation: generation,
+            ..Outcome::new(interface, word)
+        }),
+        Format::Text => {
+            let ruler = match generation {
+                Some(generation) => format!("model {generation}"),
+                None => "aging".to_owned(),
+            };
+            print(&format!(
+                "{text}, scheduled by {ruler}; undo with `treeline down {interface}`"
+            ));
+            Ok(())
+        }
+    }
+}
+
+async fn bring_up(
+    instance: &Instance,
+    interface: &str,
+    how: &UplinkArgs,
+) -> anyhow::Result<(Came, Option<u32>)> {
+    let (datapath, _origin, came) = uplink::up(instance, interface, &how.wanted()).await?;
+    if let Err(error) = uplink::choose_model(instance, &datapath, &how.model) {
+        if came == Came::Up {
+            uplink::down(instance, interface).await?;
+        }
+        return Err(error.into());
+    }
+    Ok((came, datapath.active()?.map(|active| active.generation)))
+}
+
+pub(super) fn down(
+    instance: &Instance,
+    format: Format,
+    interface: Option<&str>,
+) -> anyhow::Result<()> {
+    journal::start("warn", None);
+    let all = runtime()?.block_on(async {
+        match interface {
+            Some(name) => uplink::down(instance, name)
+                .await
+                .map(|went| vec![(name.to_owned(), went)]),
+            None => uplink::down_all(instance).await,
+        }
+    })?;
+    let described: Vec<_> = all
+        .iter()
+        .map(|(name, went)| describe(name, went))
+        .collect();
+    match format {
+        Format::Json => {
+            let outcomes: Vec<_> = described
+                .iter()
+                .zip(&all)
+                .map(|((word, _), (name, _))| Outcome::new(name, word))
+                .collect();
+            print_json(&outcomes)
+        }
+        Format::Text => {
+            if described.is_empty() {
+                print("no interface was up; nothing to do");
+            }
+            for (_, text) in &described {
+                print(text);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn describe(name: &str, went: &Went) -> (&'static str, String) {
+    match went {
+        Went::Down => (
+            "down",
+            format!("{name} is down, everything is as it was before"),
+        ),
+        Went::NotUp => ("not-up", format!("{name} is not up; nothing to do")),
+        Went::QdiscLeftAlone { kind } => (
+            "down",
+            format!("{name} is down; its root qdisc {kind} was set by somebody else and stays"),
+        ),
+    }
+}

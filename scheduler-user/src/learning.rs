@@ -1,0 +1,293 @@
+//! Samples → window → model → deploy: one cycle after another.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
+
+use scheduler_common::sample::Sample;
+use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    agent::Options,
+    datapath::{Datapath, DatapathError},
+    dataset::{Joiner, Row, Window, WindowLimits},
+    deploy::{DeployError, deploy},
+    instance::Instance,
+    model::{LoadError, Model, Provenance, Registry, SaveError},
+    training::{
+        DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
+        split,
+    },
+};
+
+/// How often the learner looks whether it has been taken down.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Why learning ended for good.
+#[derive(Debug, thiserror::Error)]
+pub enum LearningError {
+    /// The kernel programs can't be reached.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The training thread broke off.
+    #[error("training broke off")]
+    Broken(#[source] io::Error),
+}
+
+/// What the training thread brings back.
+struct Trained {
+    candidate: Model,
+    verdict: Verdict,
+    retirement: Option<Retirement>,
+    train_ms: u64,
+}
+
+/// Why an accepted model did not come to work.
+#[derive(Debug, thiserror::Error)]
+enum AdoptError {
+    #[error(transparent)]
+    Number(#[from] LoadError),
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+}
+
+/// The window, the running model, and the cycle that replaces it.
+pub struct Learner {
+    registry: Registry,
+    options: Options,
+    joiner: Joiner,
+    window: Window,
+    running: Option<Arc<Model>>,
+    training: Option<JoinHandle<Result<Trained, TrainError>>>,
+}
+
+impl Learner {
+    /// A learner with an empty window; `running` is the model that acts now.
+    pub fn new(instance: &Instance, options: Options, running: Option<Model>) -> Self {
+        Self {
+            registry: Registry::new(instance.models()),
+            options,
+            joiner: Joiner::default(),
+            window: Window::new(WindowLimits::default(), rand::random()),
+            running: running.map(Arc::new),
+            training: None,
+        }
+    }
+
+    /// Learns until `stop`, or until the programs are taken down.
+    ///
+    /// # Errors
+    /// If the kernel programs can't be reached or training broke off.
+    pub async fn run(
+        mut self,
+        datapath: Datapath,
+        mut batches: mpsc::Receiver<Vec<Sample>>,
+        stop: CancellationToken,
+    ) -> Result<(), LearningError> {
+        let mut cycle = tokio::time::interval(self.options.train_every);
+        cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        cycle.tick().await;
+        let mut watch = tokio::time::interval(WATCH_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                batch = batches.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => return Ok(()),
+                },
+                _ = cycle.tick() => self.begin_cycle(),
+                trained = finished(&mut self.training) => {
+                    self.training = None;
+                    let trained = trained
+                        .map_err(|error| LearningError::Broken(io::Error::other(error)))?;
+                    self.end_cycle(&datapath, trained)?;
+                }
+                _ = watch.tick() => if !datapath.is_pinned() {
+                    return Ok(());
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, batch: &[Sample]) {
+        for sample in batch {
+            for row in self.joiner.push(sample) {
+                self.window.push(row);
+            }
+        }
+    }
+
+    fn begin_cycle(&mut self) {
+        let (rows, needed) = (self.window.len(), self.options.min_samples);
+        let counts = self.joiner.counts();
+        if self.training.is_some() {
+            info!(
+                rows,
+                what = "no new cycle",
+                why = "training is still under way",
+                "cycle"
+            );
+            return;
+        }
+        if rows < needed {
+            info!(
+                rows,
+                needed,
+                decisions = counts.decisions,
+                labelled = counts.labelled,
+                what = "nothing trained",
+                why = "too few labelled samples yet",
+                "cycle"
+            );
+            return;
+        }
+        debug!(rows, services = self.window.services(), "training");
+        let rows = self.window.rows();
+        let running = self.running.clone();
+        self.training = Some(tokio::task::spawn_blocking(move || {
+            train(&rows, running.as_deref())
+        }));
+    }
+
+    fn end_cycle(
+        &mut self,
+        datapath: &Datapath,
+        trained: Result<Trained, TrainError>,
+    ) -> Result<(), LearningError> {
+        let Trained {
+            candidate,
+            verdict,
+            retirement,
+            train_ms,
+        } = match trained {
+            Ok(trained) => trained,
+            Err(error) => {
+                info!(what = "nothing trained", why = %error, "cycle");
+                return Ok(());
+            }
+        };
+        if !verdict.accepted {
+            info!(
+                rows = candidate.trained_on_samples,
+                train_ms,
+                what = "candidate refused",
+                why = verdict.reason,
+                running = self.running.as_ref().map_or(0, |model| model.generation),
+                "cycle"
+            );
+            return self.reconsider(datapath, retirement);
+        }
+        match self.adopt(datapath, candidate, verdict, train_ms) {
+            Ok(model) => self.running = Some(Arc::new(model)),
+            Err(error) => warn!(
+                what = "the model before goes on",
+                why = &error as &dyn std::error::Error,
+                "cycle: candidate could not be deployed"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Falls back to aging if the running model has lost its worth.
+    fn reconsider(
+        &mut self,
+        datapath: &Datapath,
+        retirement: Option<Retirement>,
+    ) -> Result<(), LearningError> {
+        let Some(retirement) = retirement.filter(|retirement| retirement.retire) else {
+            return Ok(());
+        };
+        datapath.deactivate()?;
+        let generation = self.running.take().map_or(0, |model| model.generation);
+        warn!(
+            generation,
+            what = "model taken out, aging rules",
+            why = retirement.reason,
+            undo = "treeline run --model FILE",
+            "fall back"
+        );
+        Ok(())
+    }
+
+    /// Numbers, saves and deploys an accepted candidate.
+    fn adopt(
+        &self,
+        datapath: &Datapath,
+        candidate: Model,
+        verdict: Verdict,
+        train_ms: u64,
+    ) -> Result<Model, AdoptError> {
+        let active = datapath
+            .active()
+            .ok()
+            .flatten()
+            .map_or(0, |active| active.generation);
+        let generation = self.registry.next_generation()?.max(active + 1);
+        let model = candidate.stamped(Provenance {
+            generation,
+            parent_generation: self.running.as_ref().map(|model| model.generation),
+            created_unix_s: unix_now_s(),
+            train_ms,
+            scores: verdict.scores,
+        });
+        let file = self.registry.save(&model)?;
+        let started = Instant::now();
+        deploy(datapath, &model)?;
+        let flip_us = started.elapsed().as_micros() as u64;
+        let summary = model.summary();
+        info!(
+            generation,
+            nodes = summary.nodes,
+            depth = summary.depth,
+            rows = summary.trained_on_samples,
+            train_ms,
+            flip_us,
+            file = %file.display(),
+            what = "model deployed",
+            why = verdict.reason,
+            undo = "treeline up IFACE --model none",
+            "cycle"
+        );
+        if let Err(error) = self.registry.prune(Some(generation)) {
+            warn!(%error, "old models could not be removed");
+        }
+        Ok(model)
+    }
+}
+
+/// Waits for the training thread; for ever while there is none.
+async fn finished(
+    training: &mut Option<JoinHandle<Result<Trained, TrainError>>>,
+) -> Result<Result<Trained, TrainError>, tokio::task::JoinError> {
+    match training {
+        Some(handle) => handle.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn train(rows: &[Row], running: Option<&Model>) -> Result<Trained, TrainError> {
+    let limits = JudgeLimits::default();
+    let parts = split(rows, &limits);
+    let started = Instant::now();
+    let candidate = DecisionTree::default().train(&parts.train)?;
+    let train_ms = started.elapsed().as_millis() as u64;
+    let verdict = judge(&candidate, running, &parts, &limits);
+    let retirement = running.map(|running| retire(running, rows, &limits));
+    Ok(Trained {
+        candidate,
+        verdict,
+        retirement,
+        train_ms,
+    })
+}
+
+fn unix_now_s() -> u64 {
+    // A clock before 1970 is no reason to lose a model.
+    UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,169 @@
+//! What `treeline status` shows, in one structure.
+
+use std::collections::BTreeMap;
+
+use scheduler_common::ABI_VERSION;
+use serde::Serialize;
+
+use crate::{
+    datapath::Datapath,
+    instance::{EgressHook, IngressHook, Instance, Record},
+    model::Registry,
+    qdisc::{self, BandStats},
+    uplink::{self, UplinkError},
+};
+
+/// Version of the JSON that `status` prints.
+pub const SCHEMA: u32 = 1;
+
+/// State of an instance.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Name of the instance.
+    pub instance: String,
+    /// ABI version of this binary.
+    pub abi_version: u32,
+    /// The agent, if one runs.
+    pub agent: Option<Agent>,
+    /// The model that classifies; absent while aging rules.
+    pub model: Option<ActiveModel>,
+    /// Interfaces that are up.
+    pub interfaces: Vec<Interface>,
+    /// Counters of the kernel programs by name.
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+/// A running agent.
+#[derive(Debug, Serialize)]
+pub struct Agent {
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// The model that the kernel walks.
+#[derive(Debug, Serialize)]
+pub struct ActiveModel {
+    /// Its generation.
+    pub generation: u32,
+    /// Its trees.
+    pub trees: u32,
+    /// Nodes of all trees in the kernel's table.
+    pub nodes: u32,
+    /// Splits on the longest path.
+    pub depth: u32,
+    /// Rows it was trained on; absent if its file is gone.
+    pub trained_on_samples: Option<u64>,
+    /// Time that training took.
+    pub train_ms: Option<u64>,
+    /// Egress packets it has classified.
+    pub packets: u64,
+}
+
+/// An interface that is up.
+#[derive(Debug, Serialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether it still exists.
+    pub present: bool,
+    /// Rate of the hierarchy, bits per second.
+    pub rate_bps: u64,
+    /// Queue of the bands.
+    pub leaf: String,
+    /// Hook on egress.
+    pub egress_hook: EgressHook,
+    /// Hook on ingress; absent if ingress is not observed.
+    pub ingress_hook: Option<IngressHook>,
+    /// What the bands have carried.
+    pub bands: Vec<BandStats>,
+}
+
+/// Gathers the state of an instance.
+///
+/// # Errors
+/// If records, maps or qdiscs can't be read.
+pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
+    let datapath = Datapath::open(instance)?;
+    let mut interfaces = Vec::new();
+    for record in instance.records()? {
+        interfaces.push(interface(record).await?);
+    }
+    let (model, counters) = match &datapath {
+        Some(datapath) => {
+            let counters = datapath.counters()?;
+            let named = counters
+                .into_iter()
+                .map(|(counter, value)| (counter.name(), value));
+            (active_model(instance, datapath)?, named.collect())
+        }
+        None => (None, BTreeMap::new()),
+    };
+    Ok(Status {
+        schema: SCHEMA,
+        instance: instance.name().to_owned(),
+        abi_version: ABI_VERSION,
+        agent: instance.agent_pid().map(|pid| Agent { pid }),
+        model,
+        interfaces,
+        counters,
+    })
+}
+
+fn active_model(
+    instance: &Instance,
+    datapath: &Datapath,
+) -> Result<Option<ActiveModel>, UplinkError> {
+    let Some(active) = datapath.active()? else {
+        return Ok(None);
+    };
+    let file = Registry::new(instance.models())
+        .load(active.generation)
+        .ok();
+    let summary = file.map(|model| model.summary());
+    Ok(Some(ActiveModel {
+        generation: active.generation,
+        trees: active.trees,
+        nodes: active.nodes,
+        depth: active.depth,
+        trained_on_samples: summary.as_ref().map(|summary| summary.trained_on_samples),
+        train_ms: summary.as_ref().map(|summary| summary.train_ms),
+        packets: datapath.packets_of(active.generation)?,
+    }))
+}
+
+async fn interface(record: Record) -> Result<Interface, UplinkError> {
+    let present = uplink::is_present(&record);
+    let Record {
+        name,
+        ifindex,
+        rate_bps,
+        leaf,
+        egress_hook,
+        ingress_hook,
+        ..
+    } = record;
+    let bands = if present {
+        qdisc::stats(ifindex)
+            .await
+            .map_err(|source| UplinkError::Qdisc {
+                interface: name.clone(),
+                source,
+            })?
+    } else {
+        Vec::new()
+    };
+    Ok(Interface {
+        name,
+        ifindex,
+        present,
+        rate_bps,
+        leaf,
+        egress_hook,
+        ingress_hook,
+        bands,
+    })
+}

@@ -1,0 +1,439 @@
+//! An interface brought up and taken down: programs, hooks, qdisc, record.
+
+use std::path::PathBuf;
+
+use nix::net::if_::if_nametoindex;
+use scheduler_common::settings::Settings;
+use tracing::{info, warn};
+
+use crate::{
+    datapath::{Datapath, DatapathError, EgressChoice, Origin},
+    deploy::{DeployError, deploy},
+    instance::{EgressHook, Instance, InstanceError, Record},
+    model::{LoadError, Model, Registry},
+    qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
+};
+
+/// Which model acts at first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// What already acts, else the newest of the registry, else none.
+    #[default]
+    Latest,
+    /// None: aging alone.
+    None,
+    /// The model in this file.
+    File(PathBuf),
+}
+
+/// What is wanted of an interface.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Link rate, bits per second.
+    pub rate_bps: u64,
+    /// Queue of each band.
+    pub leaf: LeafChoice,
+    /// Hook on egress.
+    pub egress: EgressChoice,
+    /// Put an administrator's root qdisc aside.
+    pub replace: bool,
+}
+
+/// What bringing up an interface came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It was not up and is now.
+    Up,
+    /// It was up just so.
+    AlreadyUp,
+    /// It was up and has another rate or leaf now.
+    Changed,
+}
+
+/// What taking down an interface came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Went {
+    /// Everything is as it was before.
+    Down,
+    /// There was nothing to take down.
+    NotUp,
+    /// It is down; an administrator's qdisc stands where ours was and stays.
+    QdiscLeftAlone {
+        /// Kind of that qdisc.
+        kind: String,
+    },
+}
+
+/// Why an interface could not be brought up or taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// The name is unknown here.
+    #[error("no interface {name:?} in this network namespace; there are: {}", present.join(", "))]
+    NoSuchInterface {
+        /// The name.
+        name: String,
+        /// What there is.
+        present: Vec<String>,
+    },
+    /// The instance's files.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The kernel programs.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The queueing hierarchy.
+    #[error("{interface}: {source}")]
+    Qdisc {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: QdiscError,
+    },
+    /// The model asked for.
+    #[error(transparent)]
+    Model(#[from] LoadError),
+    /// The model would not go into the kernel.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
+}
+
+/// Index of an interface in this network namespace.
+///
+/// # Errors
+/// [`UplinkError::NoSuchInterface`], with the names there are.
+pub fn index_of(name: &str) -> Result<u32, UplinkError> {
+    if_nametoindex(name).map_err(|_absent| UplinkError::NoSuchInterface {
+        name: name.to_owned(),
+        present: nix::net::if_::if_nameindex()
+            .map(|all| {
+                all.iter()
+                    .map(|one| one.name().to_string_lossy().into_owned())
+                    .collect()
+            })
+            .unwrap_or_default(),
+    })
+}
+
+/// Whether the recorded interface is still there, under whatever name.
+pub fn is_present(record: &Record) -> bool {
+    nix::net::if_::if_nameindex()
+        .is_ok_and(|all| all.iter().any(|one| one.index() == record.ifindex))
+}
+
+/// Loads or adopts the programs and brings `interface` up.
+///
+/// # Errors
+/// What failed; everything done for this interface is undone then.
+pub async fn up(
+    instance: &Instance,
+    interface: &str,
+    wanted: &Wanted,
+) -> Result<(Datapath, Origin, Came), UplinkError> {
+    let ifindex = index_of(interface)?;
+    let _lock = instance.lock()?;
+    forget_stale(instance, interface, ifindex).await?;
+    let (datapath, origin) = Datapath::open_or_load(instance, &Settings::default())?;
+    if origin != Origin::Adopted {
+        reattach_others(instance, &datapath, ifindex)?;
+    }
+    let earlier = instance
+        .records()?
+        .into_iter()
+        .find(|record| record.ifindex == ifindex);
+    let came = match earlier {
+        Some(record) => refresh(instance, &datapath, (record, interface), wanted, origin).await,
+        None => bring_up(instance, &datapath, (interface, ifindex), wanted).await,
+    };
+    match came {
+        Ok(came) => Ok((datapath, origin, came)),
+        Err(error) => {
+            if instance.records()?.is_empty() {
+                datapath.unload()?;
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn bring_up(
+    instance: &Instance,
+    datapath: &Datapath,
+    (interface, ifindex): (&str, u32),
+    wanted: &Wanted,
+) -> Result<Came, UplinkError> {
+    let qdisc_error = |source| UplinkError::Qdisc {
+        interface: interface.to_owned(),
+        source,
+    };
+    let installed = qdisc::install(ifindex, &plan(wanted))
+        .await
+        .map_err(qdisc_error)?;
+    let saved = installed.saved.unwrap_or_else(Saved::default);
+    let hooks = match datapath.attach((interface, ifindex), wanted.egress) {
+        Ok(hooks) => hooks,
+        Err(error) => {
+            restore(ifindex, &saved, interface).await?;
+            return Err(error.into());
+        }
+    };
+    let record = Record {
+        name: interface.to_owned(),
+        ifindex,
+        rate_bps: wanted.rate_bps,
+        leaf: installed.leaf,
+        egress_hook: hooks.egress,
+        ingress_hook: hooks.ingress,
+        added_clsact: hooks.added_clsact,
+        saved,
+    };
+    if let Err(error) = instance.save_record(&record) {
+        undo(datapath, &record).await?;
+        return Err(error.into());
+    }
+    info!(
+        interface,
+        rate = qdisc::format_rate(record.rate_bps),
+        leaf = record.leaf,
+        egress = ?record.egress_hook,
+        ingress = ?record.ingress_hook,
+        "up"
+    );
+    Ok(Came::Up)
+}
+
+/// The interface is recorded as up: mends what is missing and applies what has changed.
+async fn refresh(
+    instance: &Instance,
+    datapath: &Datapath,
+    (mut record, interface): (Record, &str),
+    wanted: &Wanted,
+    origin: Origin,
+) -> Result<Came, UplinkError> {
+    let ifindex = record.ifindex;
+    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(ifindex);
+    if hook_gone || origin != Origin::Adopted {
+        datapath.detach(&record)?;
+        let hooks = datapath.attach((interface, ifindex), wanted.egress)?;
+        record.egress_hook = hooks.egress;
+        record.ingress_hook = hooks.ingress;
+        record.added_clsact |= hooks.added_clsact;
+    }
+    let qdisc_error = |source| UplinkError::Qdisc {
+        interface: interface.to_owned(),
+        source,
+    };
+    let before = qdisc::is_installed(ifindex).await.map_err(qdisc_error)?;
+    let installed = qdisc::install(ifindex, &plan(wanted))
+        .await
+        .map_err(qdisc_error)?;
+    if let Some(saved) = installed.saved {
+        record.saved = saved;
+    }
+    let same = before
+        .is_some_and(|state| state.rate_bps == wanted.rate_bps && state.leaf == installed.leaf);
+    record.rate_bps = wanted.rate_bps;
+    record.leaf = installed.leaf;
+    instance.save_record(&record)?;
+    Ok(if same { Came::AlreadyUp } else { Came::Changed })
+}
+
+fn plan(wanted: &Wanted) -> Plan {
+    Plan {
+        leaf: wanted.leaf,
+        replace: wanted.replace,
+        ..Plan::new(wanted.rate_bps)
+    }
+}
+
+/// After a fresh load the other interfaces have lost their hooks.
+fn reattach_others(
+    instance: &Instance,
+    datapath: &Datapath,
+    ifindex: u32,
+) -> Result<(), UplinkError> {
+    for mut record in instance.records()? {
+        if record.ifindex == ifindex || !is_present(&record) {
+            continue;
+        }
+        let choice = match record.egress_hook {
+            EgressHook::Tcx => EgressChoice::Tcx,
+            EgressHook::Clsact => EgressChoice::Clsact,
+        };
+        datapath.detach(&record)?;
+        let hooks = datapath.attach((&record.name, record.ifindex), choice)?;
+        record.ingress_hook = hooks.ingress;
+        record.added_clsact |= hooks.added_clsact;
+        instance.save_record(&record)?;
+        info!(
+            interface = record.name,
+            why = "programs were loaded afresh",
+            "attached again"
+        );
+    }
+    Ok(())
+}
+
+/// Cleans up after an interface of this name that was deleted and made again.
+async fn forget_stale(
+    instance: &Instance,
+    interface: &str,
+    ifindex: u32,
+) -> Result<(), UplinkError> {
+    let records = instance.records()?;
+    let stale = records.iter().filter(|record| {
+        record.ifindex != ifindex && record.name == interface && !is_present(record)
+    });
+    for record in stale {
+        if let Some(datapath) = Datapath::open(instance)? {
+            datapath.detach(record)?;
+        }
+        instance.remove_record(record.ifindex)?;
+        info!(
+            interface,
+            ifindex = record.ifindex,
+            "forgot an interface that is gone"
+        );
+    }
+    Ok(())
+}
+
+/// Takes one interface down; with the last one the programs go too.
+///
+/// # Errors
+/// What failed; it can be called again.
+pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkError> {
+    let _lock = instance.lock()?;
+    let Some(record) = instance
+        .records()?
+        .into_iter()
+        .find(|record| record.name == interface)
+    else {
+        return Ok(Went::NotUp);
+    };
+    let datapath = match Datapath::open(instance) {
+        Ok(datapath) => datapath,
+        // Another version's programs go with the last pin; there is nothing to ask them.
+        Err(DatapathError::AbiVersion { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(datapath) = &datapath {
+        datapath.detach(&record)?;
+    }
+    let restored = take_off(&record).await?;
+    instance.remove_record(record.ifindex)?;
+    if instance.records()?.is_empty() {
+        Datapath::unload_all(instance)?;
+    }
+    info!(interface, "down");
+    Ok(match restored {
+        Some(Restored::LeftAlone { kind, .. }) => Went::QdiscLeftAlone { kind },
+        _ => Went::Down,
+    })
+}
+
+/// Takes every interface down and removes every pin, also those without a record.
+///
+/// # Errors
+/// What failed; it can be called again.
+pub async fn down_all(instance: &Instance) -> Result<Vec<(String, Went)>, UplinkError> {
+    let mut all = Vec::new();
+    for record in instance.records()? {
+        let went = down(instance, &record.name).await?;
+        all.push((record.name, went));
+    }
+    let _lock = instance.lock()?;
+    Datapath::unload_all(instance)?;
+    Ok(all)
+}
+
+/// Restores the qdiscs of a recorded interface; `None` if the interface is gone.
+async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
+    if !is_present(record) {
+        warn!(
+            interface = record.name,
+            "the interface is gone, and its qdisc with it"
+        );
+        return Ok(None);
+    }
+    let restored = restore(record.ifindex, &record.saved, &record.name).await?;
+    if record.added_clsact {
+        let removed = qdisc::remove_clsact(record.ifindex)
+            .await
+            .map_err(|source| UplinkError::Qdisc {
+                interface: record.name.clone(),
+                source,
+            })?;
+        if !removed {
+            info!(
+                interface = record.name,
+                why = "others' filters hang on it",
+                "clsact stays"
+            );
+        }
+    }
+    Ok(Some(restored))
+}
+
+async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
+    datapath.detach(record)?;
+    take_off(record).await.map(drop)
+}
+
+async fn restore(ifindex: u32, saved: &Saved, interface: &str) -> Result<Restored, UplinkError> {
+    qdisc::restore(ifindex, saved)
+        .await
+        .map_err(|source| UplinkError::Qdisc {
+            interface: interface.to_owned(),
+            source,
+        })
+}
+
+/// Puts the chosen model to work and returns it, if there is one.
+///
+/// # Errors
+/// If a model was named and can't be used. Damaged models of the registry are skipped with a warning.
+pub fn choose_model(
+    instance: &Instance,
+    datapath: &Datapath,
+    choice: &ModelChoice,
+) -> Result<Option<Model>, UplinkError> {
+    let registry = Registry::new(instance.models());
+    match choice {
+        ModelChoice::None => {
+            if datapath.active()?.is_some() {
+                datapath.deactivate()?;
+                info!(
+                    what = "aging rules",
+                    why = "asked for no model",
+                    "model taken out"
+                );
+            }
+            Ok(None)
+        }
+        ModelChoice::File(path) => {
+            let model = Registry::load_file(path)?;
+            deploy(datapath, &model)?;
+            info!(generation = model.generation, file = %path.display(), "model deployed");
+            Ok(Some(model))
+        }
+        ModelChoice::Latest => {
+            if let Some(active) = datapath.active()? {
+                info!(generation = active.generation, "model goes on");
+                return Ok(registry.load(active.generation).ok());
+            }
+            let (model, skipped) = registry.latest_valid()?;
+            for skip in skipped {
+                warn!(file = %skip.path.display(), why = %skip.reason, "model skipped");
+            }
+            if let Some(model) = &model {
+                deploy(datapath, model)?;
+                info!(
+                    generation = model.generation,
+                    why = "newest of the registry",
+                    "model deployed"
+                );
+            }
+            Ok(model)
+        }
+    }
+}

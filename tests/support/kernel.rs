@@ -1,0 +1,154 @@
+//! The real programs, run on one packet at a time by the kernel's test interface.
+
+use std::io;
+
+use aya::{
+    maps::{HashMap, Map, MapData, RingBuf},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use aya_obj::programs::XdpAttachType;
+use scheduler_common::{
+    counter::Counter,
+    flow::{FlowKey, FlowState},
+    names,
+    sample::{Hook, Sample},
+    settings::Settings,
+};
+use treeline::datapath::{Datapath, Origin};
+use zerocopy::FromBytes as _;
+
+use super::{OwnInstance, packets::Passing};
+
+/// The device that a test run pretends the packet to be on: the loopback.
+pub(crate) const TEST_IFINDEX: u32 = 1;
+/// What `skb->priority` is before the program runs.
+pub(crate) const UNTOUCHED: u32 = 0x0bad_cafe;
+
+/// Size and offsets of `struct __sk_buff` (kernel 6.18 `include/uapi/linux/bpf.h`).
+const SKB_BYTES: usize = 192;
+const SKB_PRIORITY: usize = 32;
+const SKB_GSO_SEGS: usize = 164;
+
+/// Loaded and pinned programs that no interface uses.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) datapath: Datapath,
+    egress: SchedClassifier,
+    ingress: Xdp,
+    flows: HashMap<MapData, FlowKey, FlowState>,
+    samples: RingBuf<MapData>,
+    counted: Vec<u64>,
+    // Last: what is above holds files below its directories.
+    _instance: OwnInstance,
+}
+
+/// What one packet did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) verdict: u32,
+    /// `skb->priority` afterwards; [`UNTOUCHED`] at XDP.
+    pub(crate) priority: u32,
+    /// What was added to each counter, in index order.
+    pub(crate) counted: Vec<u64>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Kernel {
+    pub(crate) fn load(settings: &Settings) -> Self {
+        let instance = OwnInstance::new();
+        let (datapath, origin) = Datapath::open_or_load(&instance, settings).unwrap();
+        assert_eq!(origin, Origin::Loaded);
+        let pin = |kind: &str, name| instance.pins().join(kind).join(name);
+        let flows = MapData::from_pin(pin("maps", names::FLOWS)).unwrap();
+        let mut kernel = Self {
+            egress: SchedClassifier::from_pin(pin("programs", names::EGRESS)).unwrap(),
+            ingress: Xdp::from_pin(pin("programs", names::INGRESS), XdpAttachType::Interface)
+                .unwrap(),
+            flows: HashMap::try_from(Map::LruHashMap(flows)).unwrap(),
+            samples: datapath.samples().unwrap(),
+            counted: Vec::new(),
+            datapath,
+            _instance: instance,
+        };
+        kernel.counted = kernel.counters();
+        kernel
+    }
+
+    /// Runs one packet, and tells what it changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not make a packet of these bytes at all.
+    pub(crate) fn run(&mut self, passing: &Passing) -> io::Result<Ran> {
+        let (verdict, priority) = self.push(passing)?;
+        let now = self.counters();
+        let counted = now.iter().zip(&self.counted).map(|(b, a)| b - a).collect();
+        self.counted = now;
+        Ok(Ran {
+            verdict,
+            priority,
+            counted,
+            samples: self.drain(),
+        })
+    }
+
+    /// Runs one packet; the answer is the verdict and `skb->priority`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub(crate) fn push(&self, passing: &Passing) -> io::Result<(u32, u32)> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&passing.frame);
+        let mut context = [0; SKB_BYTES];
+        let mut after = [0; SKB_BYTES];
+        set(&mut context, SKB_PRIORITY, UNTOUCHED);
+        after.copy_from_slice(&context);
+        let outcome = match passing.hook {
+            Hook::Egress => {
+                set(&mut context, SKB_GSO_SEGS, passing.segments);
+                options.ctx_in = Some(&context);
+                options.ctx_out = Some(&mut after);
+                self.egress.test_run(options)
+            }
+            Hook::Ingress => self.ingress.test_run(options),
+        };
+        match outcome {
+            Ok(result) => Ok((result.return_value, get(&after, SKB_PRIORITY))),
+            Err(ProgramError::SyscallError(error)) => Err(error.io_error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The state of a flow.
+    pub(crate) fn flow(&self, key: &FlowKey) -> Option<FlowState> {
+        self.flows.get(key, 0).ok()
+    }
+
+    /// Samples that have come since the last call.
+    pub(crate) fn drain(&mut self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        while let Some(record) = self.samples.next() {
+            samples.push(Sample::read_from_bytes(&record).expect("a record is a sample"));
+        }
+        samples
+    }
+
+    /// A counter's value, all CPUs together.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.counters()[counter as usize]
+    }
+
+    fn counters(&self) -> Vec<u64> {
+        let counters = self.datapath.counters().unwrap();
+        counters.into_iter().map(|(_, count)| count).collect()
+    }
+}
+
+fn set(context: &mut [u8], at: usize, value: u32) {
+    context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+}
+
+fn get(context: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(context[at..at + 4].try_into().expect("four bytes"))
+}

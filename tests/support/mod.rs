@@ -1,0 +1,61 @@
+//! What several integration tests need.
+
+pub(crate) mod agent;
+pub(crate) mod host;
+pub(crate) mod kernel;
+pub(crate) mod packets;
+pub(crate) mod tables;
+
+use std::{
+    env, fs,
+    ops::Deref,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use treeline::instance::Instance;
+
+/// Whether this process may load programs and make namespaces.
+///
+/// Without root a test says why it does nothing; where `TREELINE_REQUIRE_ROOT` is 1 it fails.
+pub(crate) fn privileged() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        let why = "this test loads kernel programs and makes network namespaces: run it as root";
+        assert!(
+            env::var_os("TREELINE_REQUIRE_ROOT").is_none_or(|value| value != "1"),
+            "{why}"
+        );
+        eprintln!("not run: {why}");
+    }
+    root
+}
+
+/// An instance of this test alone; dropping it removes its files and pins.
+#[derive(Debug)]
+pub(crate) struct OwnInstance(Instance);
+
+impl OwnInstance {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("itest-{}-{number}", std::process::id());
+        Self(Instance::new(&name).expect("the name is made of letters, digits and dashes"))
+    }
+}
+
+impl Deref for OwnInstance {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.0
+    }
+}
+
+impl Drop for OwnInstance {
+    fn drop(&mut self) {
+        for directory in [self.pins(), self.runtime(), self.state()] {
+            // Most tests make only some of them.
+            drop(fs::remove_dir_all(directory));
+        }
+    }
+}
