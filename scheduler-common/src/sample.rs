@@ -59,7 +59,7 @@ pub struct Sample {
     pub packets: u32,
     /// Generation that predicted; 0 = none.
     pub generation: u32,
-    /// Predicted log2 of the bytes to come, in 1/256; meaningful if `generation` is not 0.
+    /// Predicted [`crate::tree::Leaf::log2_q8`]; meaningful if `generation` is not 0.
     pub predicted_log2_q8: u32,
     /// [`crate::ABI_VERSION`].
     pub abi_version: u16,

@@ -18,6 +18,12 @@ pub const MAX_TREES: usize = 16;
 /// Splits on a path.
 pub const MAX_DEPTH: u32 = 12;
 
+/// Added to the bytes to come before the logarithm is taken.
+///
+/// To a scheduler whose top band takes the first 15 000 bytes of every message, 1 byte and 1 kB to come
+/// are the same; without the floor most of a tree would be spent on telling them apart.
+pub const TARGET_FLOOR_BYTES: u32 = 4096;
+
 /// One node of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
@@ -63,7 +69,7 @@ impl Node {
 /// What a path ends in: the prediction and how far to trust it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leaf {
-    /// Predicted log2 of (1 + bytes to come), in 1/256.
+    /// Predicted log2 of ([`TARGET_FLOOR_BYTES`] + bytes to come), in 1/256.
     pub log2_q8: u16,
     /// Standard deviation of the same among the training rows of the leaf, in 1/256.
     pub sigma_q8: u16,
@@ -252,9 +258,19 @@ impl Table {
     }
 }
 
+impl Leaf {
+    /// Bytes to come, lowered by `caution_q8` / 256 standard deviations.
+    #[inline(always)]
+    pub const fn bytes_to_come(self, caution_q8: u32) -> u64 {
+        let doubt = ((self.sigma_q8 as u64 * caution_q8 as u64) >> 8) as u32;
+        let log2_q8 = (self.log2_q8 as u32).saturating_sub(doubt) as u16;
+        exp2_q8(log2_q8).saturating_sub(TARGET_FLOOR_BYTES as u64)
+    }
+}
+
 /// 2^(`log2_q8` / 256) in bytes, by straight lines between powers of two (at most 6 % too high).
 #[inline(always)]
-pub const fn exp2_q8(log2_q8: u16) -> u64 {
+const fn exp2_q8(log2_q8: u16) -> u64 {
     let whole = log2_q8 >> 8;
     let fraction = (log2_q8 & 0xff) as u64;
     if whole >= 48 {
@@ -351,6 +367,15 @@ mod tests {
         );
         assert_eq!(fault(|t| t.roots[0] = 3), TableError::OutOfRange { at: 0 });
         assert_eq!(fault(|t| t.depth = 0), TableError::TooDeep { tree: 0 });
+    }
+
+    #[test]
+    fn doubt_lowers_what_is_to_come() {
+        let leaf = Leaf { log2_q8: 20 << 8, sigma_q8: 2 << 8 };
+        assert_eq!(leaf.bytes_to_come(0), (1 << 20) - 4096);
+        assert_eq!(leaf.bytes_to_come(256), (1 << 18) - 4096);
+        assert_eq!(leaf.bytes_to_come(512), (1 << 16) - 4096);
+        assert_eq!(leaf.bytes_to_come(u32::MAX), 0);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use scheduler_common::{
     flow::{FlowKey, FlowState},
     sample::Hook,
     settings::Settings,
-    tree::exp2_q8,
 };
 use scheduler_ebpf::{
     features,
@@ -155,7 +154,7 @@ fn decide<C: EbpfContext>(
         let own = &mut state.halves[half];
         match tree::predict(&described) {
             Some(prediction) => {
-                own.predicted_bytes = own.bytes + exp2_q8(prediction.leaf.log2_q8);
+                own.predicted_bytes = own.bytes + prediction.leaf.bytes_to_come(settings.caution_q8);
                 own.generation = prediction.generation;
                 predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
             }

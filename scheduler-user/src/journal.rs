@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, IsTerminal as _},
     path::Path,
     sync::Mutex,
 };
@@ -25,6 +25,7 @@ pub fn start(default_level: &str, journal: Option<&Path>) {
         .unwrap_or_else(|_unset| EnvFilter::new(default_level));
     let stderr = fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_filter(filter);
     let file = journal.map(|path| {

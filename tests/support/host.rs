@@ -10,7 +10,7 @@ use scheduler_common::{
     flow::{FlowKey, FlowState, Half},
     sample::{Hook, Sample, SampleKind},
     settings::Settings,
-    tree::{Table, exp2_q8},
+    tree::Table,
 };
 use scheduler_ebpf::{
     features,
@@ -217,7 +217,7 @@ impl Pass<'_> {
         if self.hook == Hook::Egress {
             let leaf = table.and_then(|table| Some((table.generation, table.walk(&features)?)));
             (own.generation, own.predicted_bytes) = leaf.map_or((0, 0), |(generation, leaf)| {
-                (generation, own.bytes + exp2_q8(leaf.log2_q8))
+                (generation, own.bytes + leaf.bytes_to_come(self.settings.caution_q8))
             });
             predicted_log2_q8 = leaf.map_or(0, |(_, leaf)| u32::from(leaf.log2_q8));
             verdict::settle(own, self.settings);

@@ -29,17 +29,22 @@ const SKB_BYTES: usize = 192;
 const SKB_PRIORITY: usize = 32;
 const SKB_GSO_SEGS: usize = 164;
 
-/// Loaded and pinned programs that no interface uses.
+/// Both programs, opened by their pins.
 #[derive(Debug)]
-pub(crate) struct Kernel {
-    pub(crate) datapath: Datapath,
+pub(crate) struct Programs {
     egress: SchedClassifier,
     ingress: Xdp,
+}
+
+/// Loaded and pinned programs that no interface uses.
+pub(crate) struct Kernel {
+    pub(crate) datapath: Datapath,
+    programs: Programs,
     flows: HashMap<MapData, FlowKey, FlowState>,
     samples: RingBuf<MapData>,
     counted: Vec<u64>,
     // Last: what is above holds files below its directories.
-    _instance: OwnInstance,
+    instance: OwnInstance,
 }
 
 /// What one packet did.
@@ -53,22 +58,57 @@ pub(crate) struct Ran {
     pub(crate) samples: Vec<Sample>,
 }
 
+impl Programs {
+    fn open(instance: &OwnInstance) -> Self {
+        let pin = |name| instance.pins().join("programs").join(name);
+        Self {
+            egress: SchedClassifier::from_pin(pin(names::EGRESS)).unwrap(),
+            ingress: Xdp::from_pin(pin(names::INGRESS), XdpAttachType::Interface).unwrap(),
+        }
+    }
+
+    /// Runs one packet; the answer is the verdict and `skb->priority`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not make a packet of these bytes at all.
+    pub(crate) fn push(&self, passing: &Passing) -> io::Result<(u32, u32)> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&passing.frame);
+        let mut context = [0; SKB_BYTES];
+        let mut after = [0; SKB_BYTES];
+        set(&mut context, SKB_PRIORITY, UNTOUCHED);
+        after.copy_from_slice(&context);
+        let outcome = match passing.hook {
+            Hook::Egress => {
+                set(&mut context, SKB_GSO_SEGS, passing.segments);
+                options.ctx_in = Some(&context);
+                options.ctx_out = Some(&mut after);
+                self.egress.test_run(options)
+            }
+            Hook::Ingress => self.ingress.test_run(options),
+        };
+        match outcome {
+            Ok(result) => Ok((result.return_value, get(&after, SKB_PRIORITY))),
+            Err(ProgramError::SyscallError(error)) => Err(error.io_error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 impl Kernel {
     pub(crate) fn load(settings: &Settings) -> Self {
         let instance = OwnInstance::new();
         let (datapath, origin) = Datapath::open_or_load(&instance, settings).unwrap();
         assert_eq!(origin, Origin::Loaded);
-        let pin = |kind: &str, name| instance.pins().join(kind).join(name);
-        let flows = MapData::from_pin(pin("maps", names::FLOWS)).unwrap();
+        let flows = MapData::from_pin(instance.pins().join("maps").join(names::FLOWS)).unwrap();
         let mut kernel = Self {
-            egress: SchedClassifier::from_pin(pin("programs", names::EGRESS)).unwrap(),
-            ingress: Xdp::from_pin(pin("programs", names::INGRESS), XdpAttachType::Interface)
-                .unwrap(),
+            programs: Programs::open(&instance),
             flows: HashMap::try_from(Map::LruHashMap(flows)).unwrap(),
             samples: datapath.samples().unwrap(),
             counted: Vec::new(),
             datapath,
-            _instance: instance,
+            instance,
         };
         kernel.counted = kernel.counters();
         kernel
@@ -98,26 +138,12 @@ impl Kernel {
     ///
     /// As for [`Self::run`].
     pub(crate) fn push(&self, passing: &Passing) -> io::Result<(u32, u32)> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&passing.frame);
-        let mut context = [0; SKB_BYTES];
-        let mut after = [0; SKB_BYTES];
-        set(&mut context, SKB_PRIORITY, UNTOUCHED);
-        after.copy_from_slice(&context);
-        let outcome = match passing.hook {
-            Hook::Egress => {
-                set(&mut context, SKB_GSO_SEGS, passing.segments);
-                options.ctx_in = Some(&context);
-                options.ctx_out = Some(&mut after);
-                self.egress.test_run(options)
-            }
-            Hook::Ingress => self.ingress.test_run(options),
-        };
-        match outcome {
-            Ok(result) => Ok((result.return_value, get(&after, SKB_PRIORITY))),
-            Err(ProgramError::SyscallError(error)) => Err(error.io_error),
-            Err(error) => panic!("{error}"),
-        }
+        self.programs.push(passing)
+    }
+
+    /// The programs once more, for another thread.
+    pub(crate) fn programs(&self) -> Programs {
+        Programs::open(&self.instance)
     }
 
     /// The state of a flow.

@@ -6,6 +6,7 @@ mod window;
 use scheduler_common::{
     features::{Feature, Features},
     sample::Hook,
+    tree::TARGET_FLOOR_BYTES,
 };
 
 pub use join::{JoinCounts, JoinLimits, Joiner};
@@ -39,9 +40,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// What a model predicts: log2(1 + bytes to come).
+    /// What a model predicts: log2 of the bytes to come and [`TARGET_FLOOR_BYTES`].
     pub fn target(&self) -> f64 {
-        (self.remaining_bytes as f64).ln_1p() / std::f64::consts::LN_2
+        (self.remaining_bytes as f64 + f64::from(TARGET_FLOOR_BYTES)).log2()
     }
 
     /// Value of one feature.

@@ -22,7 +22,7 @@ pub use render::{Summary, human_bytes};
 /// Version of the file format.
 pub const SCHEMA: u32 = 1;
 
-/// A predictor of log2(1 + bytes to come): the mean of its trees.
+/// A predictor of log2(floor + bytes to come): the mean of its trees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -93,7 +93,7 @@ pub struct Tree {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TreeNode {
-    /// Mean log2(1 + bytes to come) of the training rows here.
+    /// Mean log2(floor + bytes to come) of the training rows here.
     pub output: f64,
     /// Standard deviation of the same.
     pub sigma: f64,
@@ -192,7 +192,7 @@ impl Model {
         }
     }
 
-    /// Predicted log2(1 + bytes to come).
+    /// Predicted log2(floor + bytes to come).
     pub fn predict(&self, features: &Features) -> f64 {
         let sum: f64 = self
             .trees

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use scheduler_common::features::Feature;
+use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
 use serde::Serialize;
 
 use super::{Model, Split, Tree};
@@ -130,9 +130,9 @@ fn leaf(tree: &Tree, index: usize) -> String {
     text
 }
 
-/// The inverse of a row's target: log2(1 + bytes) → bytes.
+/// The inverse of a row's target: log2(floor + bytes) → bytes.
 fn bytes_of(log2: f64) -> f64 {
-    (log2.exp2() - 1.0).max(0.0)
+    (log2.exp2() - f64::from(TARGET_FLOOR_BYTES)).max(0.0)
 }
 
 /// Bytes with a decimal unit, two or three digits.
@@ -175,7 +175,7 @@ mod tests {
         let tree = Tree {
             nodes: vec![
                 node(5.0, Some((Feature::ServicePort, 100.5, 1))),
-                node(0.0, None),
+                node(12.0, None),
                 node(5.0, Some((Feature::RequestBytes, 300.5, 3))),
                 node(14.0, None),
                 node(20.0, None),
@@ -194,7 +194,7 @@ mod tests {
             "model 0: 1 tree, 5 nodes, 2 splits deep, trained on 120 samples in 0 ms\n\
              ├─ service_port <= 100 → 0 B to come (within a factor 2.0; 40 rows)\n\
              └─ service_port > 100\n   \
-             ├─ request_bytes <= 300 bytes → 16 kB to come (within a factor 2.0; 40 rows)\n   \
+             ├─ request_bytes <= 300 bytes → 12 kB to come (within a factor 2.0; 40 rows)\n   \
              └─ request_bytes > 300 bytes → 1.0 MB to come (within a factor 2.0; 40 rows)\n"
         );
     }
@@ -207,11 +207,11 @@ mod tests {
             vec![Tree {
                 nodes: vec![TreeNode {
                     rows: 0,
-                    ..node(10.0, None)
+                    ..node(13.0, None)
                 }],
             }],
         );
-        assert!(model.to_string().ends_with("\nalways → 1.0 kB to come\n"));
+        assert!(model.to_string().ends_with("\nalways → 4.1 kB to come\n"));
     }
 
     #[test]

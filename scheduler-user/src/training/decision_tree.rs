@@ -242,7 +242,7 @@ mod tests {
     fn the_serialised_tree_has_the_shape_that_is_read() {
         let mut rows = random_rows(100, 2, 1);
         for row in &mut rows {
-            row.remaining_bytes = if row.features[3] == 0 { 0 } else { 1023 };
+            row.remaining_bytes = if row.features[3] == 0 { 0 } else { 4096 };
         }
         let targets: Vec<f64> = rows.iter().map(Row::target).collect();
         let fitted = DecisionTree::default().fit(&rows, &targets).unwrap();
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(root["split_feature"], 3);
         assert_eq!(root["split_value"], 0.5);
         let at_most = root["true_child"].as_u64().unwrap() as usize;
-        assert_eq!(value["tree_regressor"]["nodes"][at_most]["output"], 0.0);
+        assert_eq!(value["tree_regressor"]["nodes"][at_most]["output"], 12.0);
         assert!(root["false_child"].is_u64());
 
         let tree = read_nodes(&fitted).unwrap();
@@ -260,7 +260,7 @@ mod tests {
                 .iter()
                 .map(|node| node.output)
                 .collect::<Vec<_>>()[1..],
-            [0.0, 10.0]
+            [12.0, 13.0]
         );
     }
 
@@ -294,14 +294,14 @@ mod tests {
         let mut rows = random_rows(200, 1, 3);
         for (index, row) in rows.iter_mut().enumerate() {
             row.remaining_bytes = if index % 2 == 0 {
-                (1 << 10) - 1
+                (1 << 13) - 4096
             } else {
-                (1 << 14) - 1
+                (1 << 17) - 4096
             };
         }
         let model = DecisionTree::default().train(&rows).unwrap();
         let leaf = model.trees[0].nodes[0];
-        assert!((leaf.output - 12.0).abs() < 1e-9 && (leaf.sigma - 2.0).abs() < 1e-9);
+        assert!((leaf.output - 15.0).abs() < 1e-9 && (leaf.sigma - 2.0).abs() < 1e-9);
     }
 
     #[test]

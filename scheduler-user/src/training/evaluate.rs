@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{dataset::Row, model::Model};
 
-/// Nearness of predicted to real log2(1 + bytes to come).
+/// Nearness of predicted to real log2(floor + bytes to come).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
@@ -168,15 +168,16 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use scheduler_common::features::Feature;
+    use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
 
     use super::*;
     use crate::dataset::samples;
 
-    fn row(bytes_at: u64, remaining_bytes: u64) -> Row {
+    /// A row with the given target.
+    fn row(bytes_at: u64, target: u32) -> Row {
         let mut row = Row {
             bytes_at,
-            remaining_bytes,
+            remaining_bytes: (1 << target) - u64::from(TARGET_FLOOR_BYTES),
             ..samples::row(1, 1, 443)
         };
         row.features[Feature::MessageBytes as usize] = bytes_at as u32;
@@ -186,9 +187,9 @@ mod tests {
 
     #[test]
     fn error_and_explained_share_are_those_of_the_book() {
-        let rows = [row(500, 0), row(500, 15), row(4000, 15), row(4000, 255)];
-        let scores = evaluate(&Constant(5.0), &rows);
-        // Targets 0, 4, 4, 8: errors 25, 1, 1, 9, variance 8.
+        let rows = [row(500, 12), row(500, 16), row(4000, 16), row(4000, 20)];
+        let scores = evaluate(&Constant(17.0), &rows);
+        // Targets 12, 16, 16, 20: errors 25, 1, 1, 9, variance 8.
         assert!((scores.all.rmse_log2 - 3.0).abs() < 1e-12);
         assert!((scores.all.r2 - (1.0 - 9.0 / 8.0)).abs() < 1e-12);
         assert_eq!((scores.all.rows, scores.first_packet.rows), (4, 2));
@@ -197,17 +198,17 @@ mod tests {
 
     #[test]
     fn bytes_so_far_knows_the_mean_of_its_bucket_and_else_the_mean() {
-        let rows = [row(500, 0), row(400, 15), row(4000, 255)];
+        let rows = [row(500, 12), row(400, 16), row(4000, 20)];
         let learned = BytesSoFar::learn(&rows);
-        let predicted = [300, 5000, 4095, u64::MAX, 0].map(|bytes| learned.predict(&row(bytes, 0)));
-        assert_eq!(predicted, [2.0, 4.0, 8.0, 4.0, 4.0]);
-        assert_eq!(Constant::learn(&rows).predict(&row(1, 1)), 4.0);
+        let predicted = [300, 5000, 4095, u64::MAX, 0].map(|bytes| learned.predict(&row(bytes, 12)));
+        assert_eq!(predicted, [14.0, 16.0, 20.0, 16.0, 16.0]);
+        assert_eq!(Constant::learn(&rows).predict(&row(1, 12)), 16.0);
     }
 
     #[test]
     fn no_rows_and_equal_rows_give_numbers() {
         assert_eq!(evaluate(&Constant(1.0), &[]), PredictorScores::default());
-        let scores = evaluate(&Constant(4.0), &[row(1, 15), row(1, 15)]);
+        let scores = evaluate(&Constant(16.0), &[row(1, 16), row(1, 16)]);
         assert_eq!((scores.all.rmse_log2, scores.all.r2), (0.0, 0.0));
     }
 }

@@ -13,7 +13,7 @@ pub use decision_tree::DecisionTree;
 pub use evaluate::{Accuracy, PredictorScores, Scores};
 pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
 
-/// Something that learns to predict log2(1 + bytes to come).
+/// Something that learns to predict log2(floor + bytes to come).
 pub trait Trainer: Send + Sync {
     /// Name in models and logs.
     fn name(&self) -> &'static str;

@@ -1,0 +1,163 @@
+//! The command line as a person or a script meets it.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::Command,
+};
+
+use bed::netns::Namespace;
+
+use crate::support::{
+    agent::{Done, Site, binary},
+    privileged,
+};
+
+const NOBODY: u32 = 65_534;
+
+fn call(arguments: &[&str]) -> Done {
+    Done::of(Command::new(binary()).args(arguments))
+}
+
+#[test]
+fn every_verb_explains_itself_with_an_example() {
+    let verbs: [&[&str]; 8] = [
+        &[],
+        &["run"],
+        &["up"],
+        &["down"],
+        &["status"],
+        &["model", "list"],
+        &["model", "show"],
+        &["logs"],
+    ];
+    for verb in verbs {
+        let done = call(&[verb, &["--help"]].concat()).expect(0);
+        assert!(done.stdout.contains("Example"), "{verb:?}: {done:?}");
+        assert!(done.stderr.is_empty(), "{verb:?}: {done:?}");
+    }
+    call(&["--help"]).expect(0).says("Exit codes");
+    call(&["--version"]).expect(0).says(env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_right() {
+    call(&["up", "lo", "--rate", "fast"]).expect(2).says("100mbit");
+    call(&["up", "lo", "--rate", "-5mbit"]).expect(2);
+    call(&["up", "lo"]).expect(2).says("--rate");
+    call(&["run", "lo", "--rate", "1mbit", "--train-every", "soon"]).expect(2).says("30s");
+    call(&["run", "lo", "--rate", "1mbit", "--sample-one-in", "3"]).expect(2);
+    call(&["run", "--rate", "1mbit"]).expect(2).says("IFACE");
+    call(&["down"]).expect(2);
+    call(&["down", "lo", "--all"]).expect(2);
+    call(&["frobnicate"]).expect(2);
+    call(&["status", "--format", "xml"]).expect(2).says("json");
+    for name in ["a/b", "..", "", &"x".repeat(33)] {
+        call(&["--instance", name, "status"]).expect(2).says("instance name");
+    }
+}
+
+/// The binary where every user may run it.
+fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("treeline");
+    fs::copy(binary(), &copy).unwrap();
+    (directory, copy)
+}
+
+#[test]
+fn without_root_what_needs_it_ends_with_3_and_the_rest_works() {
+    let (_directory, copy) = for_everybody();
+    let call = |arguments: &[&str]| {
+        let mut command = Command::new(&copy);
+        command.args(arguments);
+        if nix::unistd::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        Done::of(&mut command)
+    };
+    for arguments in [
+        &["run", "lo", "--rate", "1mbit"] as &[&str],
+        &["up", "lo", "--rate", "1mbit"],
+        &["down", "lo"],
+        &["down", "--all"],
+        &["status"],
+    ] {
+        call(arguments).expect(3).says("root");
+    }
+    let instance = format!("itest-nobody-{}", std::process::id());
+    call(&["--instance", &instance, "model", "list"]).expect(0).says("no models yet");
+    call(&["--instance", &instance, "logs"]).expect(0).says("no journal yet");
+    call(&["--help"]).expect(0);
+}
+
+#[test]
+fn an_unknown_interface_ends_with_4_and_names_those_that_exist() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new("cli").unwrap();
+    namespace.ip("link add present type dummy").unwrap();
+    let site = Site::new(&namespace);
+    for verb in ["up", "run"] {
+        site.call(&[verb, "absent", "--rate", "1mbit"])
+            .expect(4)
+            .says("\"absent\"")
+            .says("present")
+            .says("lo");
+        site.assert_no_trace();
+    }
+}
+
+#[test]
+fn what_is_shown_is_shown_as_json_too() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new("cli").unwrap();
+    namespace.ip("link add present type dummy").unwrap();
+    let site = Site::new(&namespace);
+    let status = site.call(&["--format", "json", "status"]).expect(0).json();
+    assert_eq!(status["schema"], 1);
+    assert_eq!(status["instance"], site.instance.name());
+    assert_eq!(status["abi_version"], scheduler_common::ABI_VERSION);
+    assert!(status["agent"].is_null() && status["model"].is_null());
+    assert_eq!(status["interfaces"].as_array().unwrap().len(), 0);
+    let models = site.call(&["model", "list", "--format", "json"]).expect(0).json();
+    assert_eq!(models["models"].as_array().unwrap().len(), 0);
+    let up = site
+        .call(&["up", "present", "--rate", "1.5gbit", "--format", "json"])
+        .expect(0)
+        .json();
+    assert_eq!(up["interface"], "present");
+    let status = site.status();
+    assert_eq!(status["interfaces"][0]["rate_bps"], 1_500_000_000u64);
+    assert_eq!(status["counters"]["egress_packets"], 0);
+    site.call(&["down", "--all", "--format", "json"]).expect(0).json();
+}
+
+#[test]
+fn the_instance_may_come_from_the_environment() {
+    if !privileged() {
+        return;
+    }
+    let mut command = Command::new(binary());
+    command
+        .args(["status", "--format", "json"])
+        .env("TREELINE_INSTANCE", "itest-by-environment");
+    let status = Done::of(&mut command).expect(0).json();
+    assert_eq!(status["instance"], "itest-by-environment");
+}
+
+#[test]
+fn a_model_that_is_not_there_ends_with_6() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new("cli").unwrap();
+    let site = Site::new(&namespace);
+    site.call(&["model", "show"]).expect(0).says("no model yet");
+    site.call(&["model", "show", "5"]).expect(6).says("000005.json");
+    site.call(&["model", "show", "/nowhere/m.json"]).expect(6).says("/nowhere/m.json");
+}
