@@ -37,15 +37,21 @@ fn every_verb_explains_itself_with_an_example() {
         assert!(done.stderr.is_empty(), "{verb:?}: {done:?}");
     }
     call(&["--help"]).expect(0).says("Exit codes");
-    call(&["--version"]).expect(0).says(env!("CARGO_PKG_VERSION"));
+    call(&["--version"])
+        .expect(0)
+        .says(env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_what_is_right() {
-    call(&["up", "lo", "--rate", "fast"]).expect(2).says("100mbit");
+    call(&["up", "lo", "--rate", "fast"])
+        .expect(2)
+        .says("100mbit");
     call(&["up", "lo", "--rate", "-5mbit"]).expect(2);
     call(&["up", "lo"]).expect(2).says("--rate");
-    call(&["run", "lo", "--rate", "1mbit", "--train-every", "soon"]).expect(2).says("30s");
+    call(&["run", "lo", "--rate", "1mbit", "--train-every", "soon"])
+        .expect(2)
+        .says("30s");
     call(&["run", "lo", "--rate", "1mbit", "--sample-one-in", "3"]).expect(2);
     call(&["run", "--rate", "1mbit"]).expect(2).says("IFACE");
     call(&["down"]).expect(2);
@@ -53,7 +59,9 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
     call(&["frobnicate"]).expect(2);
     call(&["status", "--format", "xml"]).expect(2).says("json");
     for name in ["a/b", "..", "", &"x".repeat(33)] {
-        call(&["--instance", name, "status"]).expect(2).says("instance name");
+        call(&["--instance", name, "status"])
+            .expect(2)
+            .says("instance name");
     }
 }
 
@@ -87,8 +95,12 @@ fn without_root_what_needs_it_ends_with_3_and_the_rest_works() {
         call(arguments).expect(3).says("root");
     }
     let instance = format!("itest-nobody-{}", std::process::id());
-    call(&["--instance", &instance, "model", "list"]).expect(0).says("no models yet");
-    call(&["--instance", &instance, "logs"]).expect(0).says("no journal yet");
+    call(&["--instance", &instance, "model", "list"])
+        .expect(0)
+        .says("no models yet");
+    call(&["--instance", &instance, "logs"])
+        .expect(0)
+        .says("no journal yet");
     call(&["--help"]).expect(0);
 }
 
@@ -98,7 +110,9 @@ fn an_unknown_interface_ends_with_4_and_names_those_that_exist() {
         return;
     }
     let namespace = Namespace::new("cli").unwrap();
-    namespace.ip("link add present type dummy").unwrap();
+    namespace
+        .ip("link add present type veth peer name present-end")
+        .unwrap();
     let site = Site::new(&namespace);
     for verb in ["up", "run"] {
         site.call(&[verb, "absent", "--rate", "1mbit"])
@@ -116,7 +130,9 @@ fn what_is_shown_is_shown_as_json_too() {
         return;
     }
     let namespace = Namespace::new("cli").unwrap();
-    namespace.ip("link add present type dummy").unwrap();
+    namespace
+        .ip("link add present type veth peer name present-end")
+        .unwrap();
     let site = Site::new(&namespace);
     let status = site.call(&["--format", "json", "status"]).expect(0).json();
     assert_eq!(status["schema"], 1);
@@ -124,7 +140,10 @@ fn what_is_shown_is_shown_as_json_too() {
     assert_eq!(status["abi_version"], scheduler_common::ABI_VERSION);
     assert!(status["agent"].is_null() && status["model"].is_null());
     assert_eq!(status["interfaces"].as_array().unwrap().len(), 0);
-    let models = site.call(&["model", "list", "--format", "json"]).expect(0).json();
+    let models = site
+        .call(&["model", "list", "--format", "json"])
+        .expect(0)
+        .json();
     assert_eq!(models["models"].as_array().unwrap().len(), 0);
     let up = site
         .call(&["up", "present", "--rate", "1.5gbit", "--format", "json"])
@@ -134,7 +153,9 @@ fn what_is_shown_is_shown_as_json_too() {
     let status = site.status();
     assert_eq!(status["interfaces"][0]["rate_bps"], 1_500_000_000u64);
     assert_eq!(status["counters"]["egress_packets"], 0);
-    site.call(&["down", "--all", "--format", "json"]).expect(0).json();
+    site.call(&["down", "--all", "--format", "json"])
+        .expect(0)
+        .json();
 }
 
 #[test]
@@ -158,6 +179,10 @@ fn a_model_that_is_not_there_ends_with_6() {
     let namespace = Namespace::new("cli").unwrap();
     let site = Site::new(&namespace);
     site.call(&["model", "show"]).expect(0).says("no model yet");
-    site.call(&["model", "show", "5"]).expect(6).says("000005.json");
-    site.call(&["model", "show", "/nowhere/m.json"]).expect(6).says("/nowhere/m.json");
+    site.call(&["model", "show", "5"])
+        .expect(6)
+        .says("000005.json");
+    site.call(&["model", "show", "/nowhere/m.json"])
+        .expect(6)
+        .says("/nowhere/m.json");
 }

@@ -36,7 +36,10 @@ fn learn(bed: &Bed, site: &Site<'_>) -> u32 {
         let status = site.status();
         let model = &status["model"];
         if model["generation"].as_u64() >= Some(1) && model["packets"].as_u64() > Some(0) {
-            assert!(model["trained_on_samples"].as_u64() >= Some(100), "{status}");
+            assert!(
+                model["trained_on_samples"].as_u64() >= Some(100),
+                "{status}"
+            );
             assert!(model["nodes"].as_u64() > Some(1), "{status}");
             assert_eq!(status["counters"]["samples_lost"], 0, "{status}");
             let generation = model["generation"].as_u64().unwrap();
@@ -68,15 +71,26 @@ fn a_model_is_learned_live_shown_kept_and_loaded_again() {
     let acting = site.status()["model"]["generation"].as_u64().unwrap();
     let generation = u32::try_from(acting).unwrap();
 
-    let listed = site.call(&["model", "list", "--format", "json"]).expect(0).json();
+    let listed = site
+        .call(&["model", "list", "--format", "json"])
+        .expect(0)
+        .json();
     let newest = listed["models"].as_array().unwrap().last().unwrap();
     assert_eq!(newest["generation"], generation);
-    assert!(newest["scores"].is_object(), "an accepted model was judged: {newest}");
+    assert!(
+        newest["scores"].is_object(),
+        "an accepted model was judged: {newest}"
+    );
     let number = generation.to_string();
-    let shown = site.call(&["model", "show", &number, "--format", "json"]).expect(0).json();
+    let shown = site
+        .call(&["model", "show", &number, "--format", "json"])
+        .expect(0)
+        .json();
     assert_eq!(shown["generation"], generation);
     site.call(&["model", "show"]).expect(0).says("service_port");
-    site.call(&["logs", "-n", "1000"]).expect(0).says("model deployed");
+    site.call(&["logs", "-n", "1000"])
+        .expect(0)
+        .says("model deployed");
 
     let registry = Registry::new(site.instance.models());
     let model = registry.load(generation).unwrap();
@@ -125,6 +139,9 @@ fn damaged_models_are_passed_over(site: &Site<'_>, registry: &Registry, model: &
         site.up(&["--model", path]).expect(6).says(path);
         site.assert_no_trace();
     }
-    let listed = site.call(&["model", "list", "--format", "json"]).expect(0).json();
+    let listed = site
+        .call(&["model", "list", "--format", "json"])
+        .expect(0)
+        .json();
     assert_eq!(listed["damaged"].as_array().unwrap().len(), 3, "{listed}");
 }

@@ -3,6 +3,7 @@
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, xdp::XdpMode};
 use aya_obj::programs::XdpAttachType;
 use bed::netns::{Bed, Namespace, UPLINK};
+use nix::sys::signal::Signal;
 use scheduler_common::{names, settings::Settings};
 use treeline::datapath::Datapath;
 
@@ -22,10 +23,17 @@ struct Seen {
 }
 
 fn look(namespace: &Namespace) -> Seen {
-    let filters = ["egress", "ingress"]
-        .map(|side| namespace.tc(&format!("filter show dev {UPLINK} {side}")).unwrap());
+    let filters = ["egress", "ingress"].map(|side| {
+        namespace
+            .tc(&format!("filter show dev {UPLINK} {side}"))
+            .unwrap()
+    });
     let tcx_programs = namespace
-        .enter(|| Ok(SchedClassifier::query_tcx(UPLINK, TcAttachType::Egress)?.1.len()))
+        .enter(|| {
+            Ok(SchedClassifier::query_tcx(UPLINK, TcAttachType::Egress)?
+                .1
+                .len())
+        })
         .unwrap();
     Seen {
         qdiscs: namespace.tc(&format!("qdisc show dev {UPLINK}")).unwrap(),
@@ -70,7 +78,12 @@ fn down_leaves_nothing_behind() {
         assert_eq!(interface["rate_bps"], 100_000_000);
         assert_eq!(interface["egress_hook"], "tcx");
         assert_eq!(interface["present"], true);
-        assert!(interface["ingress_hook"].as_str().unwrap().starts_with("xdp"));
+        assert!(
+            interface["ingress_hook"]
+                .as_str()
+                .unwrap()
+                .starts_with("xdp")
+        );
         assert_eq!(interface["bands"].as_array().unwrap().len(), 8);
     });
 }
@@ -95,7 +108,9 @@ fn an_administrators_clsact_and_filters_stay() {
         return;
     }
     let bed = Bed::host().unwrap();
-    bed.server.tc(&format!("qdisc add dev {UPLINK} clsact")).unwrap();
+    bed.server
+        .tc(&format!("qdisc add dev {UPLINK} clsact"))
+        .unwrap();
     let before = look(&bed.server);
     let site = Site::new(&bed.server);
     site.up(&["--egress-hook", "clsact"]).expect(0);
@@ -134,14 +149,20 @@ fn an_instance_serves_several_interfaces_with_one_set_of_programs() {
         return;
     }
     let bed = Bed::host().unwrap();
-    bed.server.ip("link add spare type dummy").unwrap();
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
     let site = Site::new(&bed.server);
     site.up(&[]).expect(0);
     let loaded = site.loaded();
     site.call(&["up", "spare", "--rate", "1gbit"]).expect(0);
     assert_eq!(site.loaded(), loaded);
     site.down().expect(0);
-    assert_eq!(site.loaded(), loaded, "the other interface still needs them");
+    assert_eq!(
+        site.loaded(),
+        loaded,
+        "the other interface still needs them"
+    );
     assert_eq!(site.status()["interfaces"].as_array().unwrap().len(), 1);
     site.call(&["down", "--all"]).expect(0).says("spare");
     site.assert_no_trace();
@@ -156,7 +177,7 @@ fn the_leaf_is_what_the_kernel_has() {
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
     let before = look(&bed.server);
-    let done = site.up(&[]).expect(0);
+    let (_, log) = site.run(&[]).end(Signal::SIGTERM);
     let leaf = site.status()["interfaces"][0]["leaf"].take();
     site.down().expect(0);
     let wished = site.up(&["--leaf", "fq-codel"]);
@@ -164,7 +185,8 @@ fn the_leaf_is_what_the_kernel_has() {
         assert_eq!(leaf, "fq_codel");
         wished.expect(0);
     } else {
-        done.says("fq_codel");
+        let line = log.lines().find(|line| line.contains("fq_codel"));
+        assert!(line.is_some_and(|line| line.contains("pfifo")), "{log}");
         assert_eq!(leaf, "pfifo");
         wished.expect(1).says("no fq_codel qdisc");
         assert_eq!(look(&bed.server), before);
@@ -221,10 +243,14 @@ fn an_interface_that_is_made_again_is_brought_up_afresh() {
     }
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
-    bed.server.ip("link add spare type dummy").unwrap();
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
     site.call(&["up", "spare", "--rate", "10mbit"]).expect(0);
     bed.server.ip("link delete spare").unwrap();
-    bed.server.ip("link add spare type dummy").unwrap();
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
     site.call(&["up", "spare", "--rate", "10mbit"]).expect(0);
     let interfaces = site.status()["interfaces"].take();
     assert_eq!(interfaces.as_array().unwrap().len(), 1, "{interfaces}");
@@ -269,7 +295,14 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let before = look(&bed.server);
     let site = Site::new(&bed.server);
     for verb in ["up", "run"] {
-        let arguments = [verb, UPLINK, "--rate", "100mbit", "--model", "/nowhere/model.json"];
+        let arguments = [
+            verb,
+            UPLINK,
+            "--rate",
+            "100mbit",
+            "--model",
+            "/nowhere/model.json",
+        ];
         site.call(&arguments).expect(6).says("/nowhere/model.json");
         assert_eq!(look(&bed.server), before);
         site.assert_no_trace();

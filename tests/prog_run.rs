@@ -73,35 +73,100 @@ fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
         ("vlan", tagged(&tcp4(), &[VLAN]), None),
         ("vlan ipv6", tagged(&udp6(), &[VLAN]), None),
         ("qinq", tagged(&udp4(), &[QINQ, VLAN]), None),
-        ("three tags", tagged(&udp4(), &[QINQ, VLAN, VLAN]), Some(Skip::TooDeep)),
+        (
+            "three tags",
+            tagged(&udp4(), &[QINQ, VLAN, VLAN]),
+            Some(Skip::TooDeep),
+        ),
         ("tagged arp", tagged(&arp, &[VLAN]), Some(Skip::NotIp)),
         ("arp", arp, Some(Skip::NotIp)),
         ("icmp", echo, Some(Skip::OtherProtocol)),
         ("icmpv6", echo6, Some(Skip::OtherProtocol)),
         ("one word of options", with_ipv4_options(&tcp4(), 1), None),
         ("all options", with_ipv4_options(&udp4(), 10), None),
-        ("options behind two tags", tagged(&with_ipv4_options(&tcp4(), 10), &[QINQ, VLAN]), None),
+        (
+            "options behind two tags",
+            tagged(&with_ipv4_options(&tcp4(), 10), &[QINQ, VLAN]),
+            None,
+        ),
         ("first fragment", changed(udp4(), IP + 6, 0x20), None),
-        ("later fragment", changed(udp4(), IP + 7, 1), Some(Skip::LaterFragment)),
-        ("version 5", changed(udp4(), IP, 0x55), Some(Skip::Malformed)),
-        ("header of 4 words", changed(udp4(), IP, 0x44), Some(Skip::Malformed)),
+        (
+            "later fragment",
+            changed(udp4(), IP + 7, 1),
+            Some(Skip::LaterFragment),
+        ),
+        (
+            "version 5",
+            changed(udp4(), IP, 0x55),
+            Some(Skip::Malformed),
+        ),
+        (
+            "header of 4 words",
+            changed(udp4(), IP, 0x44),
+            Some(Skip::Malformed),
+        ),
         ("ipv4 length 0", changed(udp4(), IP + 3, 0), None),
-        ("ipv4 shorter than its header", changed(udp4(), IP + 3, 19), Some(Skip::Malformed)),
-        ("ipv4 longer than the frame", changed(udp4(), IP + 3, 200), Some(Skip::Truncated)),
-        ("udp cut by the ip length", changed(udp4(), IP + 3, 27), Some(Skip::Malformed)),
-        ("tcp cut by the ip length", changed(tcp4(), IP + 3, 39), Some(Skip::Malformed)),
-        ("tcp header of 4 words", changed(tcp4(), IP + 32, 0x40), Some(Skip::Malformed)),
-        ("tcp header beyond the packet", changed(tcp4(), IP + 32, 0xf0), None),
-        ("ipv6 of version 4", changed(udp6(), IP, 0x40), Some(Skip::Malformed)),
+        (
+            "ipv4 shorter than its header",
+            changed(udp4(), IP + 3, 19),
+            Some(Skip::Malformed),
+        ),
+        (
+            "ipv4 longer than the frame",
+            changed(udp4(), IP + 3, 200),
+            Some(Skip::Truncated),
+        ),
+        (
+            "udp cut by the ip length",
+            changed(udp4(), IP + 3, 27),
+            Some(Skip::Malformed),
+        ),
+        (
+            "tcp cut by the ip length",
+            changed(tcp4(), IP + 3, 39),
+            Some(Skip::Malformed),
+        ),
+        (
+            "tcp header of 4 words",
+            changed(tcp4(), IP + 32, 0x40),
+            Some(Skip::Malformed),
+        ),
+        (
+            "tcp header beyond the packet",
+            changed(tcp4(), IP + 32, 0xf0),
+            None,
+        ),
+        (
+            "ipv6 of version 4",
+            changed(udp6(), IP, 0x40),
+            Some(Skip::Malformed),
+        ),
         ("ipv6 length 0", changed(udp6(), IP + 5, 0), None),
-        ("ipv6 longer than the frame", changed(udp6(), IP + 5, 99), Some(Skip::Truncated)),
-        ("udp cut by the ipv6 length", changed(udp6(), IP + 5, 7), Some(Skip::Malformed)),
-        ("hop by hop", with_extensions(&tcp6(), &[(0, extension())]), None),
+        (
+            "ipv6 longer than the frame",
+            changed(udp6(), IP + 5, 99),
+            Some(Skip::Truncated),
+        ),
+        (
+            "udp cut by the ipv6 length",
+            changed(udp6(), IP + 5, 7),
+            Some(Skip::Malformed),
+        ),
+        (
+            "hop by hop",
+            with_extensions(&tcp6(), &[(0, extension())]),
+            None,
+        ),
         (
             "four extensions",
             with_extensions(
                 &udp6(),
-                &[(0, extension()), (43, extension()), (44, fragment(0)), (60, extension())],
+                &[
+                    (0, extension()),
+                    (43, extension()),
+                    (44, fragment(0)),
+                    (60, extension()),
+                ],
             ),
             None,
         ),
@@ -136,7 +201,11 @@ fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
             Some(Skip::OtherProtocol),
         ),
         ("not ip", changed(udp4(), 12, 0x88), Some(Skip::NotIp)),
-        ("a length instead of an ethertype", changed(udp4(), 12, 0), Some(Skip::NotIp)),
+        (
+            "a length instead of an ethertype",
+            changed(udp4(), 12, 0),
+            Some(Skip::NotIp),
+        ),
     ]
 }
 
@@ -198,7 +267,10 @@ fn a_frame_may_end_at_any_byte() {
             }
         }
     }
-    assert!(truncated > 400 && refused < truncated / 4, "{truncated}, {refused}");
+    assert!(
+        truncated > 400 && refused < truncated / 4,
+        "{truncated}, {refused}"
+    );
 }
 
 /// Conversations that come past every branch of the flow step.
@@ -211,7 +283,9 @@ fn conversations() -> Vec<Vec<Passing>> {
     closed.say(Hook::Ingress, Flags { fin: true, ..ACK }, 0);
     closed.say(Hook::Egress, ACK, 0);
     let mut reset = Talk::new(Ends::v4(8080, 2003));
-    reset.say(Hook::Ingress, ACK, 100).say(Hook::Egress, ACK, 1448);
+    reset
+        .say(Hook::Ingress, ACK, 100)
+        .say(Hook::Egress, ACK, 1448);
     let rst = Flags {
         rst: true,
         ..Flags::default()
@@ -220,15 +294,24 @@ fn conversations() -> Vec<Vec<Passing>> {
     let mut again = Talk::new(Ends::v4(25, 2004));
     again.say(Hook::Ingress, ACK, 100);
     let numbers = (again.seq(Hook::Egress), again.seq(Hook::Ingress));
-    again.say(Hook::Egress, ACK, 1448).say(Hook::Egress, ACK, 1448);
+    again
+        .say(Hook::Egress, ACK, 1448)
+        .say(Hook::Egress, ACK, 1448);
     again.out_of_order(Hook::Egress, numbers, ACK, 1448);
-    again.out_of_order(Hook::Egress, (numbers.0.wrapping_add(2000), numbers.1), ACK, 1448);
+    again.out_of_order(
+        Hook::Egress,
+        (numbers.0.wrapping_add(2000), numbers.1),
+        ACK,
+        1448,
+    );
     let ahead = again.seq(Hook::Egress).wrapping_add(20_000);
     again.out_of_order(Hook::Egress, (ahead, numbers.1), ACK, 1448);
     let mut super_packets = Talk::new(Ends::v4(80, 2005));
     super_packets.say(Hook::Ingress, ACK, 300);
     for segments in [2, 5, 1, 17, 40] {
-        super_packets.say(Hook::Egress, ACK, 1448).in_segments(segments);
+        super_packets
+            .say(Hook::Egress, ACK, 1448)
+            .in_segments(segments);
     }
     let datagrams = (0..40)
         .map(|number| Passing {
@@ -266,7 +349,11 @@ fn flows_messages_and_samples_are_the_hosts() {
         Counter::ControlPackets,
         Counter::DecisionPoints,
     ] {
-        assert!(kernel.counter(counter) > 0, "no packet was {}", counter.name());
+        assert!(
+            kernel.counter(counter) > 0,
+            "no packet was {}",
+            counter.name()
+        );
     }
     assert_eq!(kernel.counter(Counter::ModelPackets), 0);
 }
@@ -406,7 +493,10 @@ fn random_and_damaged_packets_are_judged_alike() {
         }
     }
     let figures = format!("{bands:?}, {skipped} skipped, {refused} refused");
-    assert!(bands.iter().filter(|count| **count > 0).count() >= 4, "{figures}");
+    assert!(
+        bands.iter().filter(|count| **count > 0).count() >= 4,
+        "{figures}"
+    );
     assert!(skipped > ROUNDS / 10 && refused < ROUNDS / 10, "{figures}");
     assert!(kernel.counter(Counter::EndedByGap) > 0);
 }
@@ -452,7 +542,9 @@ fn bands_follow_the_prediction_behind_the_first_bytes_and_never_rise() {
     kernel.datapath.activate(&table).unwrap();
     twin.table = Some(table);
     let long = bands_of_reply((&mut kernel, &mut twin), (80, 5002), 120);
-    let expected: Vec<u8> = (1..=120).map(|segment| if segment > 10 { 6 } else { 0 }).collect();
+    let expected: Vec<u8> = (1..=120)
+        .map(|segment| if segment > 10 { 6 } else { 0 })
+        .collect();
     assert_eq!(long, expected, "10 MB were predicted");
     let short = bands_of_reply((&mut kernel, &mut twin), (81, 5003), 120);
     assert_eq!(short, aging, "a wrong \"short\" must age");
@@ -479,7 +571,10 @@ fn bands_follow_the_prediction_behind_the_first_bytes_and_never_rise() {
         }
     }
     assert_eq!(band, 6);
-    assert!(kernel.datapath.packets_of(8).unwrap() > 0, "the new model was asked");
+    assert!(
+        kernel.datapath.packets_of(8).unwrap() > 0,
+        "the new model was asked"
+    );
     let next = bands_of_reply((&mut kernel, &mut twin), (80, 5005), 20);
     assert_eq!(next.last(), Some(&1), "the next message starts afresh");
 }
@@ -502,7 +597,10 @@ fn an_unsound_table_is_refused_and_the_old_one_goes_on() {
     outside.nodes[2].child = 4;
     for bad in [cyclic, foreign, outside] {
         let error = kernel.datapath.activate(&bad).unwrap_err();
-        assert!(matches!(error, DatapathError::UnsoundTable { .. }), "{error}");
+        assert!(
+            matches!(error, DatapathError::UnsoundTable { .. }),
+            "{error}"
+        );
         let active = kernel.datapath.active().unwrap().unwrap();
         assert_eq!(active.generation, 3);
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bed::{
-    mix::{Arrival, Plan, schedule},
+    mix::{Arrival, Plan, Service, schedule},
     netns::{Bed, SERVER_V4, UPLINK},
     traffic::{self, Play},
 };
@@ -28,6 +28,15 @@ fn load(length: Duration, seed: u64) -> Vec<Arrival> {
     schedule(&plan, seed)
 }
 
+/// A transfer that the agent's death and the next start fall into: over 2 s at the link's rate.
+const LONG: Arrival = Arrival {
+    at: Duration::from_millis(300),
+    service: Service::Bulk,
+    request_bytes: 200,
+    reply_bytes: 30_000_000,
+    kept: false,
+};
+
 const fn play() -> Play {
     Play {
         server: SERVER_V4,
@@ -51,13 +60,18 @@ fn sigkill_under_load_breaks_no_transfer_and_a_second_agent_adopts() {
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
     let agent = site.run(&["--model", "none"]);
-    site.datapath().activate(&tables::by_port(GENERATION, 7005)).unwrap();
+    site.datapath()
+        .activate(&tables::by_port(GENERATION, 7005))
+        .unwrap();
     let loaded = site.loaded();
 
     let started = Instant::now();
     let mut phase = Some(Phase::Before(agent));
     let mut killed_at = Duration::ZERO;
-    let run = traffic::run(&bed, load(Duration::from_secs(4), 5), play(), None, &mut || {
+    let mut arrivals = load(Duration::from_secs(3), 5);
+    arrivals.push(LONG);
+    arrivals.sort_by_key(|arrival| arrival.at);
+    let run = traffic::run(&bed, arrivals, play(), None, &mut || {
         let elapsed = started.elapsed();
         let now = match phase.take().expect("every look leaves a phase") {
             Phase::Before(agent) if elapsed > KILL_AT => {
@@ -90,14 +104,18 @@ fn sigkill_under_load_breaks_no_transfer_and_a_second_agent_adopts() {
     let spanned = run
         .outcomes
         .iter()
-        .filter(|outcome| {
-            let end = outcome.completion.map(|took| outcome.arrival.at + took);
-            outcome.arrival.at < killed_at && end.is_some_and(|end| end > killed_at)
-        })
-        .count();
-    assert!(spanned > 0, "no transfer was under way when the agent was killed");
+        .find(|outcome| outcome.arrival == LONG)
+        .unwrap();
+    let end = LONG.at + spanned.completion.expect("the long transfer ended");
+    assert!(
+        killed_at > LONG.at && killed_at < end,
+        "killed at {killed_at:?}: {spanned:?}"
+    );
     for outcome in &run.outcomes {
-        assert!(outcome.completion.is_some() && !outcome.failed, "{outcome:?}");
+        assert!(
+            outcome.completion.is_some() && !outcome.failed,
+            "{outcome:?}"
+        );
         assert_eq!(outcome.received_bytes, outcome.arrival.reply_bytes);
     }
     assert_eq!(site.loaded(), loaded, "the programs were loaded anew");
@@ -105,12 +123,19 @@ fn sigkill_under_load_breaks_no_transfer_and_a_second_agent_adopts() {
     assert!(log.contains("adopted"), "{log}");
     let status = site.status();
     assert_eq!(status["model"]["generation"], GENERATION);
-    assert!(status["model"]["packets"].as_u64().unwrap() > 100, "{status}");
+    assert!(
+        status["model"]["packets"].as_u64().unwrap() > 100,
+        "{status}"
+    );
 
     site.call(&["run", UPLINK, "--rate", "100mbit"])
         .expect(7)
         .says(&status["agent"]["pid"].to_string());
-    assert_eq!(site.status()["agent"], status["agent"], "the first one goes on");
+    assert_eq!(
+        site.status()["agent"],
+        status["agent"],
+        "the first one goes on"
+    );
     let (ended, log) = second.end(Signal::SIGTERM);
     assert!(ended.success(), "{ended}\n{log}");
 }
@@ -129,7 +154,11 @@ fn an_agent_that_is_told_to_end_leaves_the_programs_at_work() {
         let before = site.counter("egress_packets");
         let arrivals = load(Duration::from_millis(200), 6);
         let run = traffic::run(&bed, arrivals, play(), None, &mut || Ok(())).unwrap();
-        assert!(run.outcomes.iter().all(|outcome| outcome.completion.is_some()));
+        assert!(
+            run.outcomes
+                .iter()
+                .all(|outcome| outcome.completion.is_some())
+        );
         assert!(site.counter("egress_packets") > before + 100);
     }
     let loaded = site.loaded();
@@ -147,7 +176,8 @@ fn an_agent_whose_interface_is_taken_down_ends_and_leaves_nothing() {
     let agent = site.run(&["--train-every", "100ms"]);
     let loaded = site.loaded();
     site.down().expect(0);
-    agent.kill();
+    let (ended, log) = agent.ended();
+    assert!(ended.success(), "{ended}\n{log}");
     site.assert_no_trace();
     loaded.assert_freed();
 }

@@ -26,7 +26,11 @@ const RUNNERS: u16 = 2;
 
 /// Every leaf of this generation's table carries the generation in its prediction.
 fn mark_of(generation: u32) -> u16 {
-    let half: u16 = if generation.is_multiple_of(2) { 14 << 8 } else { 30 << 8 };
+    let half: u16 = if generation.is_multiple_of(2) {
+        14 << 8
+    } else {
+        30 << 8
+    };
     half + (generation % 256) as u16
 }
 
@@ -99,7 +103,10 @@ fn a_flip_is_whole_and_immediate_under_load() {
         // Ends the runners also when an assertion fails.
         let stopper = StopOnDrop(&stop);
         for generation in 2..2 + FLIPS {
-            kernel.datapath.activate(&table(generation, &mut rng)).unwrap();
+            kernel
+                .datapath
+                .activate(&table(generation, &mut rng))
+                .unwrap();
             let probe = datagram(99, generation as u16);
             kernel.push(&probe).unwrap();
             let state = kernel.flow(&key_of(&probe)).unwrap();
@@ -113,7 +120,11 @@ fn a_flip_is_whole_and_immediate_under_load() {
         drop(stopper);
     });
     count += check(kernel.drain(), &mut seen);
-    assert!(seen.len() as u32 >= FLIPS, "only {} generations were met", seen.len());
+    assert!(
+        seen.len() as u32 >= FLIPS,
+        "only {} generations were met",
+        seen.len()
+    );
     assert!(count as u32 > FLIPS * 10, "only {count} samples");
 }
 

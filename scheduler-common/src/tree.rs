@@ -371,7 +371,10 @@ mod tests {
 
     #[test]
     fn doubt_lowers_what_is_to_come() {
-        let leaf = Leaf { log2_q8: 20 << 8, sigma_q8: 2 << 8 };
+        let leaf = Leaf {
+            log2_q8: 20 << 8,
+            sigma_q8: 2 << 8,
+        };
         assert_eq!(leaf.bytes_to_come(0), (1 << 20) - 4096);
         assert_eq!(leaf.bytes_to_come(256), (1 << 18) - 4096);
         assert_eq!(leaf.bytes_to_come(512), (1 << 16) - 4096);

@@ -12,6 +12,8 @@ pub(crate) fn apply(ctx: &TcContext, settings: &Settings, band: u8) {
     if settings.act == Act::Priority as u32 {
         // SAFETY: the context is the one this program was called with; a TC program may write
         // the field (kernel 6.18 `net/core/filter.c`, `tc_cls_act_is_valid_access`).
-        unsafe { (*ctx.skb.skb).priority = class_handle(band) };
+        unsafe {
+            (*ctx.skb.skb).priority = class_handle(band);
+        }
     }
 }

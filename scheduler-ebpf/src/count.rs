@@ -20,7 +20,9 @@ pub(crate) fn skip(skip: Skip) {
 fn at(index: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
-        unsafe { *value += 1 };
+        unsafe {
+            *value += 1;
+        }
     }
 }
 

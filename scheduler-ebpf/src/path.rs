@@ -117,7 +117,7 @@ fn touch(
         return Ok(unsafe { &mut *state });
     }
     // A flow that another CPU has entered meanwhile is overwritten: both start it with this packet.
-    if FLOWS.insert(key, &NEW_FLOW, 0).is_err() {
+    if FLOWS.insert(key, NEW_FLOW, 0).is_err() {
         return Err(Skip::NoFlowSlot);
     }
     let state = FLOWS.get_ptr_mut(key).ok_or(Skip::NoFlowSlot)?;
@@ -154,7 +154,8 @@ fn decide<C: EbpfContext>(
         let own = &mut state.halves[half];
         match tree::predict(&described) {
             Some(prediction) => {
-                own.predicted_bytes = own.bytes + prediction.leaf.bytes_to_come(settings.caution_q8);
+                own.predicted_bytes =
+                    own.bytes + prediction.leaf.bytes_to_come(settings.caution_q8);
                 own.generation = prediction.generation;
                 predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
             }

@@ -37,14 +37,20 @@ pub(crate) fn binary() -> &'static Path {
         let profile = test.ancestors().nth(2).expect("tests lie in deps/");
         let path = profile.join("treeline");
         if !path.exists() {
-            let target = profile.parent().expect("a profile lies in the target directory");
+            let target = profile
+                .parent()
+                .expect("a profile lies in the target directory");
             let built = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--package", "treeline", "--target-dir"])
                 .arg(target)
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .status()
                 .unwrap();
-            assert!(built.success() && path.exists(), "cannot build {}", path.display());
+            assert!(
+                built.success() && path.exists(),
+                "cannot build {}",
+                path.display()
+            );
         }
         path
     })
@@ -189,7 +195,10 @@ impl<'a> Site<'a> {
             .flat_map(|program| program.map_ids().unwrap().unwrap())
             .collect();
         Loaded {
-            programs: programs.iter().map(aya::programs::ProgramInfo::id).collect(),
+            programs: programs
+                .iter()
+                .map(aya::programs::ProgramInfo::id)
+                .collect(),
             maps,
         }
     }
@@ -254,19 +263,24 @@ impl Agent {
     }
 
     /// Kills it without a chance to clean up.
-    pub(crate) fn kill(mut self) -> u32 {
-        let pid = self.child.id();
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        pid
     }
 
     /// Asks it to end; the answer is how it ended and its log.
-    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, String) {
+    pub(crate) fn end(self, signal: Signal) -> (ExitStatus, String) {
         let pid = i32::try_from(self.child.id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
-        let status = wait::until("the agent's end", STOP_LIMIT, || Ok(self.child.try_wait()?))
-            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        self.ended()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = wait::until("the agent's end", STOP_LIMIT, || {
+            Ok(self.child.try_wait()?)
+        })
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
         (status, self.log())
     }
 }

@@ -89,11 +89,11 @@ impl Twin {
         let (expected, flow) = match parsed {
             Err(skip) => {
                 fate = Fate::Skipped(skip);
-                let counters = vec![
-                    packets_of(passing.hook),
-                    Counter::ALL[skip as usize],
-                ];
-                (expected(passing.hook, (None, counters), Vec::new(), None), None)
+                let counters = vec![packets_of(passing.hook), Counter::ALL[skip as usize]];
+                (
+                    expected(passing.hook, (None, counters), Vec::new(), None),
+                    None,
+                )
             }
             Ok(headers) => {
                 let (key, half) = flow::key(&headers, TEST_IFINDEX);
@@ -112,7 +112,10 @@ impl Twin {
             samples: ran.samples,
             flow,
         };
-        assert_eq!(found, expected, "{name}: kernel (left) and host (right) differ");
+        assert_eq!(
+            found, expected,
+            "{name}: kernel (left) and host (right) differ"
+        );
         fate
     }
 
@@ -217,7 +220,10 @@ impl Pass<'_> {
         if self.hook == Hook::Egress {
             let leaf = table.and_then(|table| Some((table.generation, table.walk(&features)?)));
             (own.generation, own.predicted_bytes) = leaf.map_or((0, 0), |(generation, leaf)| {
-                (generation, own.bytes + leaf.bytes_to_come(self.settings.caution_q8))
+                (
+                    generation,
+                    own.bytes + leaf.bytes_to_come(self.settings.caution_q8),
+                )
             });
             predicted_log2_q8 = leaf.map_or(0, |(_, leaf)| u32::from(leaf.log2_q8));
             verdict::settle(own, self.settings);

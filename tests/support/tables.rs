@@ -84,7 +84,7 @@ pub(crate) fn forest(
                 }
             } else {
                 let log2_q8 = rng.random_range(0..26 << 8);
-                let sigma_q8 = rng.random();
+                let sigma_q8 = rng.random_range(0..3 << 8);
                 Node::leaf(index as u16, Leaf { log2_q8, sigma_q8 })
             };
         }

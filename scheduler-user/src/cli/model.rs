@@ -53,9 +53,10 @@ fn table(entries: &[Entry]) -> String {
         "generation", "parent", "created", "samples"
     )];
     for entry in entries {
-        let parent = entry
-            .parent_generation
-            .map_or("-".to_owned(), |parent| parent.to_string());
+        let parent = match entry.parent_generation {
+            Some(parent) => parent.to_string(),
+            None => "-".to_owned(),
+        };
         let created = humantime::format_rfc3339_seconds(
             std::time::UNIX_EPOCH + std::time::Duration::from_secs(entry.created_unix_s),
         );

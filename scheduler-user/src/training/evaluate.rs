@@ -200,7 +200,8 @@ mod tests {
     fn bytes_so_far_knows_the_mean_of_its_bucket_and_else_the_mean() {
         let rows = [row(500, 12), row(400, 16), row(4000, 20)];
         let learned = BytesSoFar::learn(&rows);
-        let predicted = [300, 5000, 4095, u64::MAX, 0].map(|bytes| learned.predict(&row(bytes, 12)));
+        let predicted =
+            [300, 5000, 4095, u64::MAX, 0].map(|bytes| learned.predict(&row(bytes, 12)));
         assert_eq!(predicted, [14.0, 16.0, 20.0, 16.0, 16.0]);
         assert_eq!(Constant::learn(&rows).predict(&row(1, 12)), 16.0);
     }
