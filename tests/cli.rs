@@ -70,7 +70,10 @@ fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("treeline");
-    fs::copy(binary(), &copy).unwrap();
+    // Another process copies: were the copy open for writing here, a child that another test
+    // starts at this moment would hold it too, and a file that is being written can't be run.
+    let installed = Command::new("install").args([binary(), &copy]).status();
+    assert!(installed.unwrap().success());
     (directory, copy)
 }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+mod bands;
 mod cli;
 mod learning;
 mod lifecycle;

@@ -153,11 +153,13 @@ fn an_instance_serves_several_interfaces_with_one_set_of_programs() {
         .ip("link add spare type veth peer name spare-end")
         .unwrap();
     let site = Site::new(&bed.server);
+    let before = look(&bed.server);
     site.up(&[]).expect(0);
     let loaded = site.loaded();
     site.call(&["up", "spare", "--rate", "1gbit"]).expect(0);
     assert_eq!(site.loaded(), loaded);
     site.down().expect(0);
+    assert_eq!(look(&bed.server), before, "only this interface is left");
     assert_eq!(
         site.loaded(),
         loaded,

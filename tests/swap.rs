@@ -10,7 +10,6 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use scheduler_common::{
     flow::FlowKey,
     sample::{Hook, Sample, SampleKind},
-    settings::Settings,
     tree::Table,
 };
 use scheduler_ebpf::{flow, parse};
@@ -18,7 +17,7 @@ use scheduler_ebpf::{flow, parse};
 use crate::support::{
     kernel::{Kernel, Programs, TEST_IFINDEX},
     packets::{Ends, Passing},
-    privileged, tables,
+    privileged, tables, unlimited,
 };
 
 const FLIPS: u32 = 120;
@@ -77,11 +76,7 @@ fn a_flip_is_whole_and_immediate_under_load() {
         return;
     }
     let mut rng = StdRng::seed_from_u64(11);
-    let settings = Settings {
-        samples_per_window: u32::MAX,
-        ..Settings::default()
-    };
-    let mut kernel = Kernel::load(&settings);
+    let mut kernel = Kernel::load(&unlimited());
     kernel.datapath.activate(&table(1, &mut rng)).unwrap();
     let runners: Vec<Programs> = (0..RUNNERS).map(|_| kernel.programs()).collect();
     let stop = AtomicBool::new(false);

@@ -12,8 +12,11 @@ pub const QDISC_MAJOR: u16 = 0x7e;
 pub const FIRST_BYTES: u32 = 15_000;
 
 /// Default cut points, bytes: a message larger than `cuts[i]` belongs in band `i + 1` or below.
+///
+/// They are dense where most bytes of a mixed uplink are, so that services of unlike sizes meet in
+/// different bands (`docs/decisions/0001-cuts.md`).
 pub const DEFAULT_CUTS_BYTES: [u32; BANDS - 1] = [
-    15_000, 50_000, 150_000, 500_000, 1_500_000, 5_000_000, 15_000_000,
+    15_000, 40_000, 120_000, 600_000, 1_500_000, 3_000_000, 6_000_000,
 ];
 
 /// Cut points between bands, bytes, ascending.

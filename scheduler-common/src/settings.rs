@@ -40,20 +40,14 @@ pub struct Settings {
     pub first_bytes: u32,
     /// Shortest idle time that ends a message.
     pub idle_floor_us: u32,
-    /// Standard deviations of a leaf that a prediction is lowered by, in 1/256.
-    pub caution_q8: u32,
     /// Cut points between bands.
     pub cuts: Cuts,
 }
 
-const _: () = assert!(size_of::<Settings>() == 60 && align_of::<Settings>() == 4);
+const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 4);
 
 /// Length of a sampling window: 2^27 ns, about 134 ms.
 pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;
-
-/// One standard deviation: a guess that is not sure counts as smaller, so that aging decides
-/// more of what the model knows less.
-pub const DEFAULT_CAUTION_Q8: u32 = 256;
 
 /// Samples a CPU may emit in a window while an agent reads: about 30 000 a second.
 pub const SAMPLES_PER_WINDOW: u32 = 4096;
@@ -90,7 +84,6 @@ impl Default for Settings {
             samples_per_window: 0,
             first_bytes: FIRST_BYTES,
             idle_floor_us: 200_000,
-            caution_q8: DEFAULT_CAUTION_Q8,
             cuts: Cuts::default(),
         }
     }

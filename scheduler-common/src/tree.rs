@@ -259,12 +259,10 @@ impl Table {
 }
 
 impl Leaf {
-    /// Bytes to come, lowered by `caution_q8` / 256 standard deviations.
+    /// Bytes to come.
     #[inline(always)]
-    pub const fn bytes_to_come(self, caution_q8: u32) -> u64 {
-        let doubt = ((self.sigma_q8 as u64 * caution_q8 as u64) >> 8) as u32;
-        let log2_q8 = (self.log2_q8 as u32).saturating_sub(doubt) as u16;
-        exp2_q8(log2_q8).saturating_sub(TARGET_FLOOR_BYTES as u64)
+    pub const fn bytes_to_come(self) -> u64 {
+        exp2_q8(self.log2_q8).saturating_sub(TARGET_FLOOR_BYTES as u64)
     }
 }
 
@@ -370,15 +368,17 @@ mod tests {
     }
 
     #[test]
-    fn doubt_lowers_what_is_to_come() {
-        let leaf = Leaf {
-            log2_q8: 20 << 8,
-            sigma_q8: 2 << 8,
+    fn the_floor_is_taken_off_again() {
+        let to_come = |log2_q8| {
+            Leaf {
+                log2_q8,
+                sigma_q8: 0,
+            }
+            .bytes_to_come()
         };
-        assert_eq!(leaf.bytes_to_come(0), (1 << 20) - 4096);
-        assert_eq!(leaf.bytes_to_come(256), (1 << 18) - 4096);
-        assert_eq!(leaf.bytes_to_come(512), (1 << 16) - 4096);
-        assert_eq!(leaf.bytes_to_come(u32::MAX), 0);
+        assert_eq!(to_come(20 << 8), (1 << 20) - 4096);
+        assert_eq!(to_come(12 << 8), 0);
+        assert_eq!(to_come(0), 0);
     }
 
     #[test]

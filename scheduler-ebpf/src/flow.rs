@@ -598,8 +598,8 @@ mod tests {
             .filter(|_| wire.send(1, flag::ACK, 1448).decision)
             .map(|n: u32| n)
             .collect();
-        // 15 000 bytes are passed in packet 11, 50 000 in packet 35.
-        assert_eq!(decisions, [1, 2, 4, 8, 11, 16, 32, 35]);
+        // 15 000 bytes are passed in packet 11, 40 000 in packet 28.
+        assert_eq!(decisions, [1, 2, 4, 8, 11, 16, 28, 32]);
     }
 
     #[test]

@@ -154,8 +154,7 @@ fn decide<C: EbpfContext>(
         let own = &mut state.halves[half];
         match tree::predict(&described) {
             Some(prediction) => {
-                own.predicted_bytes =
-                    own.bytes + prediction.leaf.bytes_to_come(settings.caution_q8);
+                own.predicted_bytes = own.bytes + prediction.leaf.bytes_to_come();
                 own.generation = prediction.generation;
                 predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
             }

@@ -54,7 +54,7 @@ mod tests {
     fn a_better_guess_does_not_lift_a_message() {
         let settings = Settings::default();
         let mut half = Half {
-            predicted_bytes: 4_000_000,
+            predicted_bytes: 2_000_000,
             bytes: 40_000,
             ..Half::default()
         };

@@ -1,6 +1,7 @@
 //! What several integration tests need.
 
 pub(crate) mod agent;
+pub(crate) mod frames;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod packets;
@@ -12,6 +13,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use scheduler_common::settings::Settings;
 use treeline::instance::Instance;
 
 /// Whether this process may load programs and make namespaces.
@@ -28,6 +30,14 @@ pub(crate) fn privileged() -> bool {
         eprintln!("not run: {why}");
     }
     root
+}
+
+/// Settings under which every decision leaves a sample.
+pub(crate) fn unlimited() -> Settings {
+    Settings {
+        samples_per_window: u32::MAX,
+        ..Settings::default()
+    }
 }
 
 /// An instance of this test alone; dropping it removes its files and pins.

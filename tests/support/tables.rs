@@ -47,7 +47,7 @@ pub(crate) fn unanimous(generation: u32, log2_q8: u16, rng: &mut StdRng) -> Box<
     const DEPTH: u32 = 7;
     const NODES: usize = (1 << (DEPTH + 1)) - 1;
     let mut table = forest(generation, (MAX_TREES, DEPTH), rng);
-    assert!(MAX_TREES * NODES <= MAX_NODES);
+    const { assert!(MAX_TREES * NODES <= MAX_NODES) };
     for index in 0..table.node_count as u16 {
         let node = &mut table.nodes[usize::from(index)];
         if node.is_leaf(index) {

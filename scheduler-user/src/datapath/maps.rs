@@ -133,7 +133,7 @@ impl Datapath {
             Err(source) => return Err(fault(source)),
         };
         let table = read_boxed(&slot).map_err(fault)?;
-        Ok((table.trees > 0).then_some( ActiveTable {
+        Ok((table.trees > 0).then_some(ActiveTable {
             generation: table.generation,
             trees: table.trees,
             nodes: table.node_count,
