@@ -1,6 +1,6 @@
 //! A model at work in the kernel programs.
 
-use scheduler_common::{counter::Counter, sample::Hook};
+use scheduler_common::{class::Cuts, counter::Counter, sample::Hook, settings::Settings};
 use treeline::datapath::DatapathError;
 
 use crate::support::{
@@ -9,6 +9,21 @@ use crate::support::{
     packets::{ACK, Ends, Talk},
     privileged, tables, unlimited,
 };
+
+/// Cut points of this test's own: the defaults may change.
+fn settings() -> Settings {
+    let cuts = Cuts {
+        bytes: [
+            15_000, 50_000, 150_000, 500_000, 1_500_000, 5_000_000, 15_000_000,
+        ],
+        _pad: 0,
+    };
+    Settings {
+        cuts,
+        first_bytes: 15_000,
+        ..unlimited()
+    }
+}
 
 /// A reply of so many segments on `port`; the band of every segment.
 fn bands_of_reply(
@@ -37,8 +52,8 @@ fn bands_follow_the_prediction_behind_the_first_bytes_and_never_rise() {
     if !privileged() {
         return;
     }
-    let mut kernel = Kernel::load(&unlimited());
-    let mut twin = Twin::new(unlimited());
+    let mut kernel = Kernel::load(&settings());
+    let mut twin = Twin::new(settings());
     let pair = (&mut kernel, &mut twin);
     let aged = bands_of_reply(pair, (80, 5001), 120);
     // 15 000, 50 000 and 150 000 bytes are passed in segments 11, 35 and 104.
@@ -93,8 +108,8 @@ fn an_unsound_table_is_refused_and_the_old_one_goes_on() {
     if !privileged() {
         return;
     }
-    let mut kernel = Kernel::load(&unlimited());
-    let mut twin = Twin::new(unlimited());
+    let mut kernel = Kernel::load(&settings());
+    let mut twin = Twin::new(settings());
     let good = tables::by_port(3, 80);
     kernel.datapath.activate(&good).unwrap();
     twin.table = Some(good);

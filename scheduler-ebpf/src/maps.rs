@@ -14,7 +14,7 @@ use scheduler_common::{
 use scheduler_ebpf::{flow::Step, parse::Headers};
 
 const MAX_FLOWS: usize = 65_536;
-const SAMPLE_RING_BYTES: usize = 1 << 20;
+pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 20;
 
 /// Key: 0. Value: settings. Writer: userspace, at load and on change. Reader: both programs, once a
 /// packet. Size: there is one policy.

@@ -1,5 +1,9 @@
 //! Samples to the ring buffer, within each CPU's budget.
 
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_ringbuf_query,
+};
 use scheduler_common::{
     ABI_VERSION,
     counter::Counter,
@@ -12,8 +16,11 @@ use scheduler_ebpf::flow::{Cause, Ended};
 
 use crate::{
     count,
-    maps::{BUDGET, SAMPLES},
+    maps::{BUDGET, SAMPLE_RING_BYTES, SAMPLES},
 };
+
+/// Bytes waiting from which the agent is woken.
+const WAKE_UP_BYTES: u64 = SAMPLE_RING_BYTES as u64 / 4;
 
 const NO_FEATURES: Features = [0; SLOTS];
 
@@ -115,9 +122,23 @@ fn emit(record: Sample) {
     match SAMPLES.reserve(0) {
         Some(mut entry) => {
             entry.write(record);
-            entry.submit(0);
+            entry.submit(wake_up());
             count::one(Counter::SamplesSent);
         }
         None => count::one(Counter::SamplesLost),
+    }
+}
+
+/// The agent comes by itself several times a second; it is woken only where the ring fills faster.
+/// A wake-up for each sample would take more CPU time from the host than everything else here.
+#[inline(always)]
+fn wake_up() -> u64 {
+    let ring = (&raw const SAMPLES).cast_mut().cast();
+    // SAFETY: the pointer is that of a ring buffer map; the helper only reads its counters.
+    let waiting = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
+    if waiting > WAKE_UP_BYTES {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
     }
 }

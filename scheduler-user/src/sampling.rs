@@ -1,16 +1,20 @@
 //! Ring buffer → samples, without ever making the kernel wait.
 
-use std::{io, os::fd::AsRawFd};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use scheduler_common::sample::Sample;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use zerocopy::FromBytes as _;
+
+/// The programs wake the reader only when the ring fills; otherwise it looks by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Records handed on at once.
 const BATCH: usize = 1024;
@@ -29,14 +33,17 @@ pub async fn read(
 ) -> io::Result<()> {
     tracing::debug!(fd = ring.as_raw_fd(), "sampling");
     let mut ring = pollable(ring)?;
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refused = 0u64;
     loop {
-        let mut ready = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            ready = ring.readable_mut() => ready?,
-        };
+            _ = look.tick() => {}
+            ready = ring.readable_mut() => ready?.clear_ready(),
+        }
         loop {
-            let batch = drain(ready.get_inner_mut(), &mut refused);
+            let batch = drain(ring.get_mut(), &mut refused);
             if batch.is_empty() {
                 break;
             }
@@ -44,7 +51,6 @@ pub async fn read(
                 return Ok(());
             }
         }
-        ready.clear_ready();
     }
 }
 

@@ -220,10 +220,7 @@ impl Pass<'_> {
         if self.hook == Hook::Egress {
             let leaf = table.and_then(|table| Some((table.generation, table.walk(&features)?)));
             (own.generation, own.predicted_bytes) = leaf.map_or((0, 0), |(generation, leaf)| {
-                (
-                    generation,
-                    own.bytes + leaf.bytes_to_come(self.settings.caution_q8),
-                )
+                (generation, own.bytes + leaf.bytes_to_come())
             });
             predicted_log2_q8 = leaf.map_or(0, |(_, leaf)| u32::from(leaf.log2_q8));
             verdict::settle(own, self.settings);
