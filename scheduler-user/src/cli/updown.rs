@@ -1,8 +1,9 @@
 //! `treeline up` and `treeline down`.
 
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::{Format, UplinkArgs, print, print_json, runtime};
+use super::{Format, Leaf, UplinkArgs, print, print_json, runtime};
 use crate::{
     instance::Instance,
     journal,
@@ -18,6 +19,8 @@ struct Outcome<'a> {
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     model_generation: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaf: Option<String>,
 }
 
 impl<'a> Outcome<'a> {
@@ -27,6 +30,7 @@ impl<'a> Outcome<'a> {
             interface,
             outcome,
             model_generation: None,
+            leaf: None,
         }
     }
 }
@@ -39,6 +43,7 @@ pub(super) fn up(
 ) -> anyhow::Result<()> {
     journal::start("warn", None);
     let (came, generation) = runtime()?.block_on(bring_up(instance, interface, how))?;
+    let leaf = leaf_of(instance, interface)?;
     let rate = format_rate(how.rate);
     let (word, text) = match came {
         Came::Up => ("up", format!("{interface} is up at {rate}")),
@@ -51,19 +56,35 @@ pub(super) fn up(
     match format {
         Format::Json => print_json(&Outcome {
             model_generation: generation,
+            leaf: Some(leaf),
             ..Outcome::new(interface, word)
         }),
         Format::Text => {
+            let lacks = if how.leaf == Leaf::Auto && leaf != "fq_codel" {
+                " (this kernel lacks fq_codel)"
+            } else {
+                ""
+            };
             let ruler = match generation {
                 Some(generation) => format!("model {generation}"),
                 None => "aging".to_owned(),
             };
             print(&format!(
-                "{text}, scheduled by {ruler}; undo with `treeline down {interface}`"
+                "{text}, scheduled by {ruler}, leaf {leaf}{lacks}; \
+                 undo with `treeline down {interface}`"
             ));
             Ok(())
         }
     }
+}
+
+/// Queue of the bands on an interface that has just come up.
+fn leaf_of(instance: &Instance, interface: &str) -> anyhow::Result<String> {
+    let records = instance.records()?;
+    let record = records.into_iter().find(|record| record.name == interface);
+    Ok(record
+        .context("the interface was taken down meanwhile")?
+        .leaf)
 }
 
 async fn bring_up(
