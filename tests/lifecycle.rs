@@ -144,6 +144,38 @@ fn up_and_down_may_be_repeated() {
 }
 
 #[test]
+fn programs_of_another_abi_version_are_replaced() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let before = look(&bed.server);
+    let site = Site::new(&bed.server);
+    site.up(&[]).expect(0);
+    let old = site.loaded();
+    let attached = look(&bed.server).tcx_programs;
+    let datapath = site.datapath();
+    let settings = Settings {
+        abi_version: 99,
+        ..datapath.settings().unwrap()
+    };
+    datapath.set_settings(&settings).unwrap();
+    site.call(&["status"]).expect(1).says("ABI version 99");
+    site.up(&[]).expect(0);
+    assert!(
+        old.programs
+            .iter()
+            .all(|id| !site.loaded().programs.contains(id))
+    );
+    old.assert_freed();
+    assert_eq!(look(&bed.server).tcx_programs, attached);
+    assert_eq!(site.datapath().settings().unwrap(), Settings::default());
+    site.down().expect(0);
+    assert_eq!(look(&bed.server), before);
+    site.assert_no_trace();
+}
+
+#[test]
 fn an_instance_serves_several_interfaces_with_one_set_of_programs() {
     if !privileged() {
         return;

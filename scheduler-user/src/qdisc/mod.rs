@@ -20,6 +20,8 @@ use nix::libc;
 use tracing::{info, warn};
 
 use self::netlink::{Netlink, ROOT, TcObject, handle_text};
+pub use scheduler_common::class::{QDISC_MAJOR, class_handle};
+
 pub use self::{
     clsact::remove_clsact,
     error::QdiscError,
@@ -28,8 +30,6 @@ pub use self::{
     saved::Saved,
 };
 
-/// Major number of our qdisc's handle, by which it is recognised.
-pub const QDISC_MAJOR: u16 = 0x7e;
 /// HTB has so many priorities.
 pub const MAX_BANDS: u8 = 8;
 /// Below this rate a single packet takes over a second.
@@ -95,12 +95,6 @@ enum Root {
     Ours,
     Administrator { kind: String, handle: String },
 }
-
-/// The class of a band, as a value for `skb->priority`.
-pub const fn class_handle(band: u8) -> u32 {
-    ((QDISC_MAJOR as u32) << 16) | (band as u32 + 1)
-}
-
 /// Makes the hierarchy on an interface, or adjusts ours without dropping packets.
 ///
 /// A failure leaves the interface as it was. The future is to be polled to its end.
