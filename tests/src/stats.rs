@@ -164,12 +164,15 @@ impl Summary {
     }
 }
 
-/// Share of the way from `floor` to `best` that `reached` has come; `None` if there is no way
-/// to go.
+/// A gap smaller than this share of the floor is within what two runs of one scheme differ by.
+const LEAST_GAP: f64 = 0.05;
+
+/// Share of the way from `floor` to `best` that `reached` has come; `None` if the way is too short
+/// for its parts to mean anything.
 #[must_use]
 pub fn gap_closed(floor: f64, reached: f64, best: f64) -> Option<f64> {
     let gap = floor - best;
-    (gap > 0.0 && gap.is_finite()).then(|| (floor - reached) / gap)
+    (gap > LEAST_GAP * floor && gap.is_finite()).then(|| (floor - reached) / gap)
 }
 
 /// A duration in milliseconds.
@@ -250,5 +253,6 @@ mod tests {
         assert_eq!(gap_closed(30.0, 25.0, 20.0), Some(0.5));
         assert_eq!(gap_closed(20.0, 25.0, 20.0), None);
         assert_eq!(gap_closed(19.0, 25.0, 20.0), None);
+        assert_eq!(gap_closed(20.5, 25.0, 20.0), None);
     }
 }

@@ -147,7 +147,7 @@ pub(crate) fn remarks(report: &Report) -> Vec<String> {
         }
         if report.gap_closed.is_none() && report.scheme(Scheme::Oracle).is_some() {
             remarks.push(
-                "the oracle was not faster than aging, so there was no gap to close".to_owned(),
+                "the oracle was hardly faster than aging, so there was no gap to close".to_owned(),
             );
         }
     }
