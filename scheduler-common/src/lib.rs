@@ -37,8 +37,10 @@ pub mod names {
     pub const SETTINGS: &str = "SETTINGS";
     /// Flow table ([`crate::flow::FlowKey`] → [`crate::flow::FlowState`]).
     pub const FLOWS: &str = "FLOWS";
-    /// Array of one inner map that holds the active [`crate::tree::Table`].
+    /// Array of one inner map: the slot that holds the active [`crate::tree::Table`].
     pub const MODEL: &str = "MODEL";
+    /// The two slots, of which one is active and the other spare.
+    pub const SLOTS: [&str; 2] = ["SLOT_A", "SLOT_B"];
     /// Ring buffer of [`crate::sample::Sample`].
     pub const SAMPLES: &str = "SAMPLES";
     /// Per-CPU counters by [`crate::counter::Counter`].
@@ -48,10 +50,12 @@ pub mod names {
     /// Per-CPU budget of samples.
     pub const BUDGET: &str = "BUDGET";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 7] = [
+    pub const MAPS: [&str; 9] = [
         SETTINGS,
         FLOWS,
         MODEL,
+        SLOTS[0],
+        SLOTS[1],
         SAMPLES,
         COUNTERS,
         GENERATIONS,

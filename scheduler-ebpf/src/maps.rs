@@ -26,11 +26,21 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState, MAX_FLOWS> = LruHashMap::new();
 
-/// Key: 0. Value: an array of one [`Table`]. Writer: userspace, which fills a new inner array and
-/// then sets it here: the update is one pointer, and the call returns only after an RCU grace period, so
-/// no packet sees a mix. Reader: the egress program, at decision points. Size: one model acts.
+/// Key: 0. Value: one of the slots below. Writer: userspace: the update is one pointer, and the call returns
+/// only after an RCU grace period, so no packet sees a mix. Reader: the egress program, at
+/// decision points. Size: one model acts.
 #[btf_map]
 pub(crate) static MODEL: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+
+/// Key: 0. Value: a model. Writer: userspace, only while the slot is spare. Reader: the egress program through
+/// `MODEL`. Declared here and not made by userspace, because kernel 6.1 takes an inner map only with
+/// the type information of the outer map's template.
+#[btf_map]
+pub(crate) static SLOT_A: Array<Table, 1> = Array::new();
+
+/// The other slot.
+#[btf_map]
+pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
 
 /// Writer: both programs, for sampled flows. Reader: the agent. Size: 8 700 samples, which is 0.2 s of
 /// two CPUs' whole budget.

@@ -166,8 +166,20 @@ impl Instance {
     /// # Errors
     /// If the lock file cannot be made.
     pub fn lock(&self) -> Result<File, InstanceError> {
+        self.lock_file("lock")
+    }
+
+    /// Held while a model is handed to the kernel.
+    ///
+    /// # Errors
+    /// If the lock file cannot be made.
+    pub fn model_lock(&self) -> Result<File, InstanceError> {
+        self.lock_file("model.lock")
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, InstanceError> {
         Self::ensure(&self.runtime())?;
-        let path = self.runtime().join("lock");
+        let path = self.runtime().join(name);
         let file = open_lock(&path)?;
         file.lock().map_err(|source| InstanceError::Io {
             op: "lock",

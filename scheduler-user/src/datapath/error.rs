@@ -10,6 +10,8 @@ use aya::{
 };
 use scheduler_common::{ABI_VERSION, tree::TableError};
 
+use crate::instance::InstanceError;
+
 /// Why the kernel programs could not be loaded, reached or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
@@ -69,6 +71,9 @@ pub enum DatapathError {
         /// Why it failed.
         source: TcError,
     },
+    /// The instance's files.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// A file operation failed.
     #[error("cannot {op} {}", path.display())]
     Io {

@@ -1,9 +1,6 @@
 //! Typed access to the pinned maps.
 
-use aya::{
-    Pod,
-    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray},
-};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, GenerationCount},
     names,
@@ -28,9 +25,12 @@ pub struct ActiveTable {
 
 impl Datapath {
     pub(super) fn map(&self, name: &'static str) -> Result<Map, DatapathError> {
-        MapData::from_pin(self.map_pin(name))
-            .and_then(Map::from_map_data)
+        Map::from_map_data(self.map_data(name)?)
             .map_err(|source| DatapathError::Map { name, source })
+    }
+
+    fn map_data(&self, name: &'static str) -> Result<MapData, DatapathError> {
+        MapData::from_pin(self.map_pin(name)).map_err(|source| DatapathError::Map { name, source })
     }
 
     /// The settings in force.
@@ -98,24 +98,34 @@ impl Datapath {
 
     /// Gives the kernel a new model.
     ///
-    /// The table is checked, written into a map of its own and set by one pointer; the call returns after an
-    /// RCU grace period (kernel 6.18 `kernel/bpf/syscall.c`, `maybe_wait_bpf_programs`), so once it
-    /// has returned no packet sees the old model, and none ever sees a mix.
+    /// The table is checked, written into the spare slot and set by one pointer; the call returns after an
+    /// RCU grace period (kernel 6.18 `kernel/bpf/syscall.c`, `maybe_wait_bpf_programs`). So no packet
+    /// sees a mix, and once this has returned none reads the old slot, which is the spare one now.
     ///
     /// # Errors
-    /// If the table is not sound or a map can't be made or written; the old model acts on then.
+    /// If the table is not sound or a map can't be written; the old model acts on then.
     pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
         table
             .check()
             .map_err(|fault| DatapathError::UnsoundTable { fault })?;
+        // Two who activate at once would both take the same slot for the spare one.
+        let _lock = self.instance.model_lock()?;
         let fault = |source| DatapathError::Map {
             name: names::MODEL,
             source,
         };
-        let mut slot = Array::<MapData, Table>::create(1, 0).map_err(fault)?;
-        slot.set(0, table, 0).map_err(fault)?;
         let mut outer = self.model()?;
-        outer.set(0, &slot, 0).map_err(fault)
+        let active_id = match outer.get(&0, 0) {
+            Ok(slot) => Some(slot.info().map_err(fault)?.id()),
+            Err(MapError::KeyNotFound) => None,
+            Err(source) => return Err(fault(source)),
+        };
+        let [a, b] = names::SLOTS;
+        let a_is_active = Some(self.map_data(a)?.info().map_err(fault)?.id()) == active_id;
+        let spare = if a_is_active { b } else { a };
+        let mut slot = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
+        slot.set(0, table, 0).map_err(fault)?;
+        outer.set(0, &self.map_data(spare)?, 0).map_err(fault)
     }
 
     /// Head of the table in use; `None` if no model acts.
@@ -132,7 +142,10 @@ impl Datapath {
             Err(MapError::KeyNotFound) => return Ok(None),
             Err(source) => return Err(fault(source)),
         };
-        let table = read_boxed(&slot).map_err(fault)?;
+        let slot = Map::from_map_data(slot)
+            .and_then(Array::<_, Table>::try_from)
+            .map_err(fault)?;
+        let table = Box::new(slot.get(&0, 0).map_err(fault)?);
         Ok((table.trees > 0).then_some(ActiveTable {
             generation: table.generation,
             trees: table.trees,
@@ -141,16 +154,10 @@ impl Datapath {
         }))
     }
 
-    fn model(&self) -> Result<ArrayOfMaps<MapData, Array<MapData, Table>>, DatapathError> {
-        let fault = |source| DatapathError::Map {
+    fn model(&self) -> Result<ArrayOfMaps<MapData>, DatapathError> {
+        ArrayOfMaps::try_from(self.map(names::MODEL)?).map_err(|source| DatapathError::Map {
             name: names::MODEL,
             source,
-        };
-        ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(self.map(names::MODEL)?)
-            .map_err(fault)
+        })
     }
-}
-
-fn read_boxed<V: Pod>(slot: &Array<MapData, V>) -> Result<Box<V>, MapError> {
-    slot.get(&0, 0).map(Box::new)
 }
