@@ -10,3 +10,4 @@ mod prog_run;
 mod support;
 mod survival;
 mod swap;
+mod verifier;

@@ -14,6 +14,7 @@ mod machine;
 mod rustc;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -35,7 +36,7 @@ enum Verb {
     Setup,
     /// Build treeline in release mode and run its demo (needs root).
     Demo(demo::Options),
-    /// Format check, lints, build and all tests.
+    /// Format check, lints, build and all tests; or the privileged tests on other kernels.
     Test(test::Options),
     /// Format check and lints, of the kernel half too.
     Lint,

@@ -10,7 +10,14 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{child, console, console::Spoken, lint, machine::Machine, setup};
+use crate::{
+    child, console,
+    console::Spoken,
+    lint,
+    machine::Machine,
+    setup,
+    vm::{self, Series},
+};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -18,14 +25,24 @@ pub(crate) struct Options {
     /// Leave out the format check and clippy.
     #[arg(long)]
     no_lint: bool,
+    /// Run the privileged tests on these kernels under QEMU, and on the running one.
+    #[arg(long, value_name = "KERNEL", num_args = 1..)]
+    vm: Vec<Series>,
     /// Run only tests whose names contain one of these.
     filters: Vec<String>,
 }
 
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
-    let Options { no_lint, filters } = options;
+    let Options {
+        no_lint,
+        vm,
+        filters,
+    } = options;
     let started = Instant::now();
     setup::run(machine)?;
+    if !vm.is_empty() {
+        return vm::run(machine, vm, filters);
+    }
     let mut stages = if *no_lint {
         Vec::new()
     } else {

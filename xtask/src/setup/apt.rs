@@ -1,8 +1,8 @@
-//! Downloads one package in one version, without touching apt's configuration.
+//! Downloads packages of chosen suites, without touching apt's configuration.
 //!
-//! The version that fits the compiler may be in a suite that the machine does not
-//! follow. So apt is given private lists for that suite, from the mirror that the
-//! machine already uses, and checks signatures as ever.
+//! The version that fits the compiler, or a kernel to test on, may be in a suite that the
+//! machine does not follow. So apt is given private lists for that suite, from the mirror
+//! that the machine already uses, and checks signatures as ever.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
@@ -21,8 +21,32 @@ struct Apt<'a> {
     folder: PathBuf,
 }
 
+/// One suite of one mirror, its lists fetched.
+pub(crate) struct Suite<'a> {
+    apt: &'a Apt<'a>,
+    sources: [String; 2],
+}
+
 /// Downloads `package` in the version of `release` from the first suite that has it.
 pub(super) fn download(machine: &Machine, package: &str, release: &str) -> Result<PathBuf> {
+    let release_file = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let suites = suites(codename(&release_file));
+    let what = format!("{package} {release}");
+    from_first(machine, &suites, &what, |suite| {
+        let known = child::output(suite.command("apt-cache").args(["madison", package]))?;
+        let version = matching_version(&known, release)
+            .with_context(|| format!("has no {package} {release}"))?;
+        suite.download(package, Some(version))
+    })
+}
+
+/// What `take` gets from the first suite where it succeeds.
+pub(crate) fn from_first<T>(
+    machine: &Machine,
+    suites: &[String],
+    what: &str,
+    take: impl Fn(&Suite<'_>) -> Result<T>,
+) -> Result<T> {
     let folder = machine.scratch().join("apt");
     for part in ["lists/partial", "cache/archives/partial", "no-parts"] {
         fs::create_dir_all(folder.join(part))
@@ -30,23 +54,19 @@ pub(super) fn download(machine: &Machine, package: &str, release: &str) -> Resul
     }
     let apt = Apt { machine, folder };
     let mirrors = apt.mirrors()?;
-    let release_file = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if mirrors.is_empty() {
+        bail!("apt has no source of Debian's on this machine");
+    }
     let mut tried = Vec::new();
     for mirror in &mirrors {
-        for suite in suites(codename(&release_file)) {
-            match apt.download_from(mirror, &suite, (package, release)) {
-                Ok(file) => return Ok(file),
+        for suite in suites {
+            match apt.follow(mirror, suite).and_then(|suite| take(&suite)) {
+                Ok(taken) => return Ok(taken),
                 Err(error) => tried.push(format!("{suite}: {error:#}")),
             }
         }
     }
-    if mirrors.is_empty() {
-        bail!("apt has no source of Debian's on this machine");
-    }
-    bail!(
-        "no suite gave {package} {release}\n    {}",
-        tried.join("\n    ")
-    );
+    bail!("no suite gave {what}\n    {}", tried.join("\n    "));
 }
 
 impl Apt<'_> {
@@ -71,12 +91,8 @@ impl Apt<'_> {
         )?))
     }
 
-    fn download_from(
-        &self,
-        mirror: &str,
-        suite: &str,
-        (package, release): (&str, &str),
-    ) -> Result<PathBuf> {
+    /// Fetches the lists of a suite.
+    fn follow(&self, mirror: &str, suite: &str) -> Result<Suite<'_>> {
         let list = self.folder.join("sources.list");
         let signed = if fs::exists(KEYRING).unwrap_or(false) {
             format!("[signed-by={KEYRING}] ")
@@ -98,36 +114,7 @@ impl Apt<'_> {
             LIMIT,
             &self.machine.log(&format!("apt-{suite}")),
         )?;
-        let known = child::output(
-            self.command("apt-cache", &sources)
-                .args(["madison", package]),
-        )?;
-        let version = matching_version(&known, release)
-            .with_context(|| format!("has no {package} {release}"))?;
-        child::logged(
-            self.command("apt-get", &sources)
-                .args(["download", &format!("{package}={version}")])
-                .current_dir(&self.folder),
-            LIMIT,
-            &self.machine.log("apt-download"),
-        )?;
-        self.downloaded(package)
-    }
-
-    /// The file's name encodes the version in apt's own way, so it is looked for.
-    fn downloaded(&self, package: &str) -> Result<PathBuf> {
-        let prefix = format!("{package}_");
-        self.folder
-            .read_dir()
-            .with_context(|| format!("cannot list {}", self.folder.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| {
-                path.extension().is_some_and(|extension| extension == "deb")
-                    && path
-                        .file_name()
-                        .is_some_and(|name| name.to_string_lossy().starts_with(prefix.as_str()))
-            })
-            .with_context(|| format!("apt left no {prefix}….deb"))
+        Ok(Suite { apt: self, sources })
     }
 
     fn command(&self, program: &str, options: &[String]) -> Command {
@@ -142,6 +129,51 @@ impl Apt<'_> {
             command.args(["-o", option]);
         }
         command
+    }
+}
+
+impl Suite<'_> {
+    /// Names of packages that start so; those installed here are among them.
+    pub(crate) fn names(&self, start: &str) -> Result<Vec<String>> {
+        let names = child::output(self.command("apt-cache").args(["pkgnames", start]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Downloads a package, without `version` the newest.
+    pub(crate) fn download(&self, package: &str, version: Option<&str>) -> Result<PathBuf> {
+        let exact = version.map_or_else(
+            || package.to_owned(),
+            |version| format!("{package}={version}"),
+        );
+        child::logged(
+            self.command("apt-get")
+                .args(["download", &exact])
+                .current_dir(&self.apt.folder),
+            LIMIT,
+            &self.apt.machine.log("apt-download"),
+        )?;
+        self.downloaded(package)
+    }
+
+    /// The file's name encodes the version in apt's own way, so it is looked for.
+    fn downloaded(&self, package: &str) -> Result<PathBuf> {
+        let prefix = format!("{package}_");
+        let folder = &self.apt.folder;
+        folder
+            .read_dir()
+            .with_context(|| format!("cannot list {}", folder.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| {
+                path.extension().is_some_and(|extension| extension == "deb")
+                    && path
+                        .file_name()
+                        .is_some_and(|name| name.to_string_lossy().starts_with(prefix.as_str()))
+            })
+            .with_context(|| format!("apt left no {prefix}….deb"))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        self.apt.command(program, &self.sources)
     }
 }
 

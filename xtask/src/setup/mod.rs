@@ -2,10 +2,10 @@
 //!
 //! Each step first looks whether its thing is there, so that a second run only looks.
 
-mod apt;
+pub(crate) mod apt;
 mod bpffs;
 mod linker;
-mod packages;
+pub(crate) mod packages;
 mod rust_src;
 
 use anyhow::{Context as _, Result};

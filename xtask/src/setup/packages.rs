@@ -99,27 +99,32 @@ pub(super) fn install(machine: &Machine, step: &Step) -> Result<Outcome> {
         bail!("{reasons}; only root can install them: run `sudo {by_hand}`");
     }
     step.doing(format_args!("installing {}", missing.join(", ")));
+    let installed = by_manager(machine, manager.program, &words);
+    installed.map_err(|error| error.context(format!("{reasons}; `{by_hand}` did not help")))?;
+    match self::missing(machine).as_slice() {
+        [] => Ok(Outcome::Done),
+        still => bail!("`{by_hand}` ran and yet {} is missing", still.join(", ")),
+    }
+}
+
+/// Runs a package manager with these words.
+pub(crate) fn by_manager(machine: &Machine, manager: &str, words: &[&str]) -> Result<()> {
     let install = || {
         child::logged(
-            non_interactive(machine.command(manager.program).args(&words)),
+            non_interactive(machine.command(manager).args(words)),
             LIMIT,
             &machine.log("packages"),
         )
     };
     // A fresh Debian machine has no package lists, and an old one has outdated lists.
-    let installed = match install() {
-        Err(_) if manager.program == "apt-get" => child::logged(
+    match install() {
+        Err(_) if manager == "apt-get" => child::logged(
             non_interactive(machine.command("apt-get").arg("update")),
             LIMIT,
             &machine.log("package-lists"),
         )
         .and_then(|()| install()),
         other => other,
-    };
-    installed.map_err(|error| error.context(format!("{reasons}; `{by_hand}` did not help")))?;
-    match self::missing(machine).as_slice() {
-        [] => Ok(Outcome::Done),
-        still => bail!("`{by_hand}` ran and yet {} is missing", still.join(", ")),
     }
 }
 

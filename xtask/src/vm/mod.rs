@@ -1,0 +1,170 @@
+//! The privileged tests on other kernels, each booted under QEMU.
+//!
+//! Emulated by software, so that it works in a virtual machine too; one after another, since
+//! each of them keeps the processors busy.
+
+mod emulator;
+mod initramfs;
+mod kernels;
+mod modules;
+mod outcome;
+mod suite;
+mod tools;
+
+use std::{path::Path, process::Command, str::FromStr, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    console::{self, Outcome as Got, Spoken, Step},
+    machine::Machine,
+};
+
+use self::{kernels::Kernel, outcome::Outcome, suite::Suite};
+
+/// A series of kernels, `6.12`; the newest of it that Debian has is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Series(String);
+
+impl Series {
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Series {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers: Vec<&str> = text.split('.').collect();
+        let is_number = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+        if numbers.len() == 2 && numbers.iter().all(is_number) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a kernel series looks like 6.12".to_owned())
+        }
+    }
+}
+
+/// Runs the tests on the running kernel and on each of `series`.
+pub(crate) fn run(machine: &Machine, series: &[Series], filters: &[String]) -> Result<()> {
+    let kernels = set_up(machine, series)?;
+    let built = suite::build(machine)?;
+    let suites = suite::chosen(&built, filters);
+    let mut rows = vec![on_host(machine, &suites)?];
+    for kernel in &kernels {
+        rows.push(on_kernel(machine, kernel, &suites, &built.treeline)?);
+    }
+    console::say("");
+    for line in outcome::table(&rows) {
+        console::say(line);
+    }
+    ensure!(
+        rows.iter().all(Outcome::passed),
+        "not every kernel passed, see above"
+    );
+    Ok(())
+}
+
+fn set_up(machine: &Machine, series: &[Series]) -> Result<Vec<Kernel>> {
+    let steps = series.len() + 1;
+    let step = Step::start(1, steps, "QEMU and busybox");
+    let got = tools::install(machine, &step);
+    step.end(&got);
+    got.context("setup could not get what boots other kernels")?;
+    let mut kernels = Vec::new();
+    for (number, series) in (2..).zip(series) {
+        let step = Step::start(number, steps, &format!("kernel {}", series.name()));
+        let found = kernels::get(machine, series, &step);
+        let (got, kernel) = match found {
+            Ok((got, kernel)) => (Ok(got), Ok(kernel)),
+            Err(error) => (Ok(Got::Skipped("not to be had".to_owned())), Err(error)),
+        };
+        step.end(&got);
+        kernels.push(kernel.with_context(|| format!("kernel {} can't be had", series.name()))?);
+    }
+    Ok(kernels)
+}
+
+fn on_host(machine: &Machine, suites: &[Suite]) -> Result<Outcome> {
+    let release = nix::sys::utsname::uname().context("cannot ask for the kernel's name")?;
+    let label = format!("{} (running)", release.release().to_string_lossy());
+    console::say(format_args!("── {label}"));
+    ensure!(
+        machine.is_root(),
+        "these tests load kernel programs and make network namespaces, which only root may"
+    );
+    let started = Instant::now();
+    let mut outcome = Outcome::new(label);
+    for suite in suites {
+        let mut command = Command::new(&suite.executable);
+        command
+            .args(&suite.arguments)
+            .current_dir(&machine.workspace)
+            .env("TREELINE_REQUIRE_ROOT", "1");
+        outcome.line(&format!("{}{}", outcome::BEGIN, suite.name));
+        let log = machine.log(&format!("vm/host-{}", suite.name));
+        let code = emulator::followed(&mut command, emulator::LIMIT, &log, &mut |line| {
+            outcome.line(line);
+        })?;
+        if let Some(code) = code {
+            outcome.line(&format!("{}{} {code}", outcome::END, suite.name));
+        }
+    }
+    outcome.took = started.elapsed();
+    say_end(&outcome);
+    Ok(outcome)
+}
+
+fn on_kernel(
+    machine: &Machine,
+    kernel: &Kernel,
+    suites: &[Suite],
+    treeline: &Path,
+) -> Result<Outcome> {
+    console::say(format_args!("── {} under QEMU", kernel.release));
+    let image = initramfs::make(machine, kernel, suites, treeline)
+        .with_context(|| format!("cannot make the initramfs of kernel {}", kernel.release))?;
+    let started = Instant::now();
+    let mut outcome = Outcome::new(kernel.release.clone());
+    let names: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
+    outcome.expect(&names);
+    let log = machine.log(&format!("vm/{}", kernel.series));
+    let mut qemu = emulator::qemu(machine, kernel, &image);
+    let code = emulator::followed(&mut qemu, emulator::LIMIT, &log, &mut |line| {
+        outcome.line(line);
+    })?;
+    outcome.took = started.elapsed();
+    if code.is_none() {
+        console::say(format_args!(
+            "{}: no end after {}; its console is in {}",
+            kernel.release,
+            Spoken(emulator::LIMIT),
+            log.display()
+        ));
+    }
+    say_end(&outcome);
+    Ok(outcome)
+}
+
+fn say_end(outcome: &Outcome) {
+    console::say(format_args!(
+        "{}: {} in {}",
+        outcome.kernel,
+        if outcome.passed() { "passed" } else { "FAILED" },
+        Spoken(outcome.took)
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_two_numbers() {
+        assert_eq!("6.12".parse(), Ok(Series("6.12".to_owned())));
+        for wrong in ["6", "6.", "6.1.0", "v6.1", "6.x", ""] {
+            assert!(wrong.parse::<Series>().is_err(), "{wrong}");
+        }
+    }
+}
