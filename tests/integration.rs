@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bands;
+mod captures;
 mod cli;
 mod learning;
 mod lifecycle;

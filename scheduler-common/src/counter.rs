@@ -41,9 +41,9 @@ counters! {
     Truncated => "skip_truncated",
     /// Passed untouched: a header contradicts itself.
     Malformed => "skip_malformed",
-    /// Passed untouched: a later fragment, which carries no ports.
+    /// Passed untouched: a later fragment of a packet whose first one was not seen before.
     LaterFragment => "skip_later_fragment",
-    /// Passed untouched: neither TCP nor UDP.
+    /// Passed untouched: no protocol that has flows here (TCP, UDP, ICMP, tunnels).
     OtherProtocol => "skip_other_protocol",
     /// Passed untouched: more extension headers or tags than are followed.
     TooDeep => "skip_too_deep",
@@ -79,6 +79,10 @@ counters! {
     SamplesLost => "samples_lost",
     /// Samples not made because the CPU's budget was spent.
     SamplesLimited => "samples_limited",
+    /// Later fragments that found the flow of the first.
+    JoinedFragments => "joined_fragments",
+    /// Packets that were accounted to a flow inside a tunnel.
+    InnerPackets => "inner_packets",
 }
 
 impl Counter {

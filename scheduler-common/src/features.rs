@@ -42,13 +42,13 @@ features! {
     ServicePort => "service_port", "";
     /// 1 if the sender of this message is the service, 0 if it is the client.
     FromService => "from_service", "";
-    /// IP protocol number: 6 TCP, 17 UDP.
+    /// IP protocol number: 1 ICMP, 6 TCP, 17 UDP, 58 ICMPv6, and of tunnels.
     Protocol => "protocol", "";
     /// Payload of this packet (of the whole super-packet under GSO).
     PacketBytes => "packet_bytes", "bytes";
     /// Segments of this packet: more than one under GSO.
     Segments => "segments", "packets";
-    /// TCP flags of this packet as in the header's byte 13.
+    /// TCP flags of this packet as in the header's byte 13; on UDP port 443 QUIC's header form (128) and fixed bit (64).
     TcpFlags => "tcp_flags", "";
     /// Packets of this message so far, this one included.
     MessagePackets => "message_packets", "packets";

@@ -42,9 +42,22 @@ pub struct Settings {
     pub idle_floor_us: u32,
     /// Cut points between bands.
     pub cuts: Cuts,
+    /// Bits of [`settings_flags`].
+    pub flags: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 4);
+/// Bits of [`Settings::flags`].
+pub mod settings_flags {
+    /// A packet in a VXLAN, Geneve, GRE or IP tunnel belongs to the flow inside, one level deep; without
+    /// it to the tunnel's own.
+    pub const INNER: u32 = 1;
+    /// The interfaces have no Ethernet header (tun, wireguard). Without it the programs tell by the
+    /// packet: right on egress but for IPv4 sources in 8.0.0.0/16, 134.221.0.0/16 and IPv6 sources with
+    /// such words; on ingress where the first bytes are an IP header of the frame's length.
+    pub const NETWORK_FRAMES: u32 = 2;
+}
+
+const _: () = assert!(size_of::<Settings>() == 60 && align_of::<Settings>() == 4);
 
 /// Length of a sampling window: 2^27 ns, about 134 ms.
 pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;
@@ -85,6 +98,7 @@ impl Default for Settings {
             first_bytes: FIRST_BYTES,
             idle_floor_us: 200_000,
             cuts: Cuts::default(),
+            flags: 0,
         }
     }
 }

@@ -22,7 +22,11 @@
 
 pub mod features;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
+mod link;
 pub mod packet;
 pub mod parse;
+mod transport;
+pub mod tunnel;
 pub mod verdict;

@@ -23,8 +23,9 @@ use aya_ebpf::{
 use scheduler_common::{
     counter::{Counter, Skip},
     sample::Hook,
+    settings::{Settings, settings_flags},
 };
-use scheduler_ebpf::parse;
+use scheduler_ebpf::parse::{self, How};
 
 use crate::context::Frame;
 
@@ -42,8 +43,12 @@ pub fn treeline_egress(ctx: TcContext) -> i32 {
 fn egress(ctx: &TcContext) -> Result<(), Skip> {
     let settings = path::settings()?;
     let scratch = path::scratch(Hook::Egress)?;
-    scratch.headers = parse::headers(&Frame::of_skb(ctx))?;
     let skb = ctx.skb.skb;
+    // SAFETY: the context is the one this program was called with.
+    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
+    parse::read(frame, how(settings, ethertype), &mut scratch.parsed)?;
+    let scratch = path::joined(scratch);
     // SAFETY: the context is the one this program was called with.
     let ifindex = unsafe { (*skb).ifindex };
     // SAFETY: as above.
@@ -51,6 +56,15 @@ fn egress(ctx: &TcContext) -> Result<(), Skip> {
     let band = path::account(ctx, settings, scratch, (Hook::Egress, ifindex))?;
     action::apply(ctx, settings, band);
     Ok(())
+}
+
+#[inline(always)]
+const fn how(settings: &Settings, ethertype: u16) -> How {
+    How {
+        ethertype,
+        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
+        inner: settings.flags & settings_flags::INNER != 0,
+    }
 }
 
 /// XDP on ingress: observes. Every packet passes.
@@ -67,7 +81,9 @@ pub fn treeline_ingress(ctx: XdpContext) -> u32 {
 fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
     let settings = path::settings()?;
     let scratch = path::scratch(Hook::Ingress)?;
-    scratch.headers = parse::headers(&Frame::of_xdp(ctx))?;
+    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
+    parse::read(frame, how(settings, 0), &mut scratch.parsed)?;
+    let scratch = path::joined(scratch);
     scratch.step.segments = 1;
     let ifindex = ctx.ingress_ifindex() as u32;
     path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;

@@ -11,9 +11,14 @@ use scheduler_common::{
     settings::{SampleBudget, Settings},
     tree::Table,
 };
-use scheduler_ebpf::{flow::Step, parse::Headers};
+use scheduler_ebpf::{
+    flow::Step,
+    fragment::{FirstFragment, FragmentKey},
+    parse::Parsed,
+};
 
 const MAX_FLOWS: usize = 65_536;
+const MAX_FRAGMENTED: usize = 1024;
 pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 20;
 
 /// Key: 0. Value: settings. Writer: userspace, at load and on change. Reader: both programs, once a
@@ -67,10 +72,19 @@ pub(crate) static BUDGET: PerCpuArray<SampleBudget, 1> = PerCpuArray::new();
 /// unknown and joins the ways that lead to them.
 pub(crate) struct Scratch {
     /// The packet's headers.
-    pub(crate) headers: Headers,
+    pub(crate) parsed: Parsed,
     /// What it did to its flow.
     pub(crate) step: Step,
+    /// Where the parser makes the verifier forget an offset.
+    pub(crate) forgotten: u32,
 }
+
+/// Key: fragmented packet. Value: what only its first fragment says. Writer: both programs, at first
+/// fragments. Reader: both, at later ones. Size: what is under way at once; the least recently used makes
+/// room.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENTED> =
+    LruHashMap::new();
 
 /// Key: hook ([`scheduler_common::sample::Hook`]). Value: work space. Writer and reader: the program at that
 /// hook, which is not re-entered on a CPU. Size: one a hook and CPU.

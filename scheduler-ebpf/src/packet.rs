@@ -1,32 +1,51 @@
 //! Checked reads of a packet, wherever its bytes are.
 
-/// Bytes of a frame, from its Ethernet header on.
-pub trait Packet {
-    /// Length of the whole frame in bytes; more than what can be read if the packet is not linear.
-    fn frame_bytes(&self) -> usize;
+/// Bytes of a frame from some header on.
+pub trait Packet: Copy {
+    /// Bytes from here to the end of the frame; more than what can be read if the packet is not linear.
+    fn frame_bytes(self) -> usize;
 
     /// The 16-bit number at `offset`, host order; `None` past the end of what can be read.
     ///
     /// Single bytes are read as halves of it: the verifier learns nothing from a check of one byte
     /// against the packet's end (kernel 6.18 `kernel/bpf/verifier.c`, `find_good_pkt_pointers`).
-    fn u16_at(&self, offset: usize) -> Option<u16>;
+    fn u16_at(self, offset: usize) -> Option<u16>;
 
     /// The 32-bit number at `offset`, host order.
-    fn u32_at(&self, offset: usize) -> Option<u32>;
+    fn u32_at(self, offset: usize) -> Option<u32>;
+
+    /// The packet from `bytes` on, a number that is known when this is compiled.
+    fn behind(self, bytes: usize) -> Self;
+
+    /// The packet from `bytes` on.
+    ///
+    /// In the kernel neither the compiler nor the verifier knows how the number came about. The verifier
+    /// follows every way through the parser to its end unless ways meet in one state, and it knows how
+    /// far reads may go only by the pointer that was checked: a compiler that sees the sum computes it
+    /// once for the check and again for the read.
+    fn skip(self, bytes: usize) -> Self;
 }
 
-impl Packet for [u8] {
-    fn frame_bytes(&self) -> usize {
+impl Packet for &[u8] {
+    fn frame_bytes(self) -> usize {
         self.len()
     }
 
-    fn u16_at(&self, offset: usize) -> Option<u16> {
+    fn u16_at(self, offset: usize) -> Option<u16> {
         let bytes = self.get(offset..offset.checked_add(2)?)?;
         Some(u16::from_be_bytes(bytes.try_into().ok()?))
     }
 
-    fn u32_at(&self, offset: usize) -> Option<u32> {
+    fn u32_at(self, offset: usize) -> Option<u32> {
         let bytes = self.get(offset..offset.checked_add(4)?)?;
         Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    }
+
+    fn behind(self, bytes: usize) -> Self {
+        self.get(bytes..).unwrap_or_default()
+    }
+
+    fn skip(self, bytes: usize) -> Self {
+        self.behind(bytes)
     }
 }

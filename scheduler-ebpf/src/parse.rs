@@ -1,8 +1,14 @@
-//! Frame → headers: Ethernet, VLAN, IPv4, IPv6, TCP, UDP.
+//! Frame → headers; the network headers are read here.
 
 use scheduler_common::counter::Skip;
 
-use crate::packet::Packet;
+use crate::{
+    fragment::{Fragment, Kind},
+    link::{ethernet, link},
+    packet::Packet,
+    transport::transport_headers,
+    tunnel,
+};
 
 /// What the later steps need of a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,17 +17,17 @@ pub struct Headers {
     pub src_addr: [u32; 4],
     /// Destination address likewise.
     pub dst_addr: [u32; 4],
-    /// Source port.
+    /// Source port; of an echo request its identifier, so that the answering side is the service.
     pub src_port: u16,
-    /// Destination port.
+    /// Destination port; of an echo reply its identifier. Other protocols without ports have 0.
     pub dst_port: u16,
-    /// [`TCP`] or [`UDP`].
+    /// IP protocol number: [`TCP`], [`UDP`], [`ICMP`], [`ICMPV6`], or a tunnel's of [`tunnel`].
     pub protocol: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// Bits of [`flag`]; 0 for UDP.
+    /// Bits of [`flag`] for TCP, of [`quic`] for UDP on port 443, else 0.
     pub tcp_flags: u8,
-    /// Bytes behind the TCP or UDP header.
+    /// Bytes behind the transport header.
     pub payload_bytes: u32,
     /// TCP sequence number.
     pub seq: u32,
@@ -29,10 +35,37 @@ pub struct Headers {
     pub ack: u32,
 }
 
+/// A parsed packet; in the kernel it lives in map memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// Its headers. A later fragment has addresses, payload and zeroes until
+    /// [`crate::fragment::join`] fills in the rest.
+    pub headers: Headers,
+    /// Whether it is a fragment.
+    pub fragment: Fragment,
+    /// 1 if the headers are those inside a tunnel.
+    pub inner: u32,
+}
+
+/// How a packet is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// EtherType as the kernel knows it from elsewhere; 0 if it does not say.
+    pub ethertype: u16,
+    /// Every frame begins with its network header, as on tun and wireguard.
+    pub network_frames: bool,
+    /// A packet in a tunnel belongs to the flow inside.
+    pub inner: bool,
+}
+
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
 
 /// TCP flag bits (RFC 9293 §3.1).
 pub mod flag {
@@ -46,121 +79,153 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
-const ETHERNET_BYTES: usize = 14;
-const TAG_BYTES: usize = 4;
-const MAX_TAGS: usize = 2;
-const IPV6_BYTES: usize = 40;
+/// Bits of a QUIC packet's first byte (RFC 9000 §17), which are no bits of [`flag`].
+pub mod quic {
+    /// UDP port on which they are read.
+    pub const PORT: u16 = 443;
+    /// Set in a long header: handshake and 0-RTT.
+    pub const LONG: u8 = 0x80;
+    /// Set in nearly every QUIC packet.
+    pub const FIXED: u8 = 0x40;
+}
+
+const IPV4_BYTES: u32 = 20;
+pub(crate) const IPV6_BYTES: u32 = 40;
 const MAX_EXTENSIONS: usize = 4;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_CTAG: u16 = 0x8100;
-const ETHERTYPE_STAG: u16 = 0x88a8;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// The transport header's place, and how many bytes of the packet it heads.
-struct Transport {
-    offset: usize,
-    bytes: u32,
-    protocol: u8,
+/// The packet from its transport header on, and how many bytes that heads.
+#[derive(Clone, Copy)]
+pub(crate) struct Transport<P> {
+    pub(crate) packet: P,
+    pub(crate) bytes: u32,
+    pub(crate) protocol: u8,
 }
 
-/// Parses a frame.
+/// Parses a whole Ethernet frame without entering tunnels.
 ///
 /// # Errors
-/// The reason for which the packet passes untouched.
-#[inline(always)]
-pub fn headers<P: Packet + ?Sized>(packet: &P) -> Result<Headers, Skip> {
-    let (ethertype, offset) = network(packet)?;
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(packet, offset),
-        ETHERTYPE_IPV6 => ipv6(packet, offset),
-        _ => Err(Skip::NotIp),
+/// The reason for which the packet passes untouched; here that is also being a later fragment.
+pub fn headers<P: Packet>(packet: P) -> Result<Headers, Skip> {
+    let mut parsed = Parsed::default();
+    read(packet, How::default(), &mut parsed)?;
+    match parsed.fragment.kind {
+        Kind::Later => Err(Skip::LaterFragment),
+        Kind::Whole | Kind::First => Ok(parsed.headers),
     }
 }
 
-/// EtherType and offset of the network header, behind up to two VLAN tags.
+/// Parses a frame into `parsed`, of which nothing is kept.
+///
+/// # Errors
+/// The reason for which the packet passes untouched; `parsed` is then of no use.
 #[inline(always)]
-fn network<P: Packet + ?Sized>(packet: &P) -> Result<(u16, usize), Skip> {
-    let mut ethertype = packet.u16_at(ETHERNET_BYTES - 2).ok_or(Skip::Truncated)?;
-    let mut offset = ETHERNET_BYTES;
-    for _ in 0..MAX_TAGS {
-        if ethertype != ETHERTYPE_CTAG && ethertype != ETHERTYPE_STAG {
-            return Ok((ethertype, offset));
-        }
-        ethertype = packet.u16_at(offset + 2).ok_or(Skip::Truncated)?;
-        offset += TAG_BYTES;
+pub fn read<P: Packet>(packet: P, how: How, parsed: &mut Parsed) -> Result<(), Skip> {
+    parsed.inner = 0;
+    let mut transport = network(link(packet, how)?, parsed)?;
+    if how.inner
+        && matches!(parsed.fragment.kind, Kind::Whole)
+        && let Some(inside) = tunnel::inside(transport.packet.skip(0), transport.protocol)
+    {
+        parsed.inner = 1;
+        let inside = match inside {
+            (tunnel::ETHERNET, frame) => ethernet(frame)?,
+            packet => packet,
+        };
+        transport = network(inside, parsed)?;
     }
-    match ethertype {
-        ETHERTYPE_CTAG | ETHERTYPE_STAG => Err(Skip::TooDeep),
-        _ => Ok((ethertype, offset)),
+    transport_headers(&transport, parsed)
+}
+
+/// Reads the network header; addresses and fragment go to `parsed`.
+#[inline(always)]
+fn network<P: Packet>(
+    (ethertype, packet): (u16, P),
+    parsed: &mut Parsed,
+) -> Result<Transport<P>, Skip> {
+    parsed.fragment.kind = Kind::Whole;
+    if ethertype == ETHERTYPE_IPV4 {
+        ipv4(packet, parsed)
+    } else {
+        ipv6(packet, parsed)
     }
 }
 
 #[inline(always)]
-fn ipv4<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> {
-    let first = packet.u16_at(offset).ok_or(Skip::Truncated)?;
+fn ipv4<P: Packet>(packet: P, parsed: &mut Parsed) -> Result<Transport<P>, Skip> {
+    const MORE_AND_OFFSET: u16 = 0x3fff;
+    let first = packet.u16_at(0).ok_or(Skip::Truncated)?;
     let header_bytes = u32::from(first >> 8 & 0x0f) << 2;
-    if first >> 12 != 4 || header_bytes < 20 {
+    if first >> 12 != 4 || header_bytes < IPV4_BYTES {
         return Err(Skip::Malformed);
     }
-    let total = packet.u16_at(offset + 2).ok_or(Skip::Truncated)?;
-    let ip_bytes = ip_bytes(packet, offset, u32::from(total))?;
+    let total = packet.u16_at(2).ok_or(Skip::Truncated)?;
+    let ip_bytes = ip_bytes(packet, u32::from(total))?;
     if ip_bytes < header_bytes {
         return Err(Skip::Malformed);
     }
-    let fragment = packet.u16_at(offset + 6).ok_or(Skip::Truncated)?;
-    if fragment & 0x1fff != 0 {
-        return Err(Skip::LaterFragment);
+    let bytes = ip_bytes - header_bytes;
+    let protocol = packet.u16_at(8).ok_or(Skip::Truncated)? as u8;
+    let field = packet.u16_at(6).ok_or(Skip::Truncated)?;
+    if field & MORE_AND_OFFSET != 0 {
+        let id = packet.u16_at(4).ok_or(Skip::Truncated)?;
+        parsed.fragment = Fragment::new(u32::from(id), field << 3, bytes);
     }
-    let protocol = packet.u16_at(offset + 8).ok_or(Skip::Truncated)? as u8;
-    let src = packet.u32_at(offset + 12).ok_or(Skip::Truncated)?;
-    let dst = packet.u32_at(offset + 16).ok_or(Skip::Truncated)?;
-    let transport = Transport {
-        offset: offset + header_bytes as usize,
-        bytes: ip_bytes - header_bytes,
-        protocol,
+    let headers = &mut parsed.headers;
+    headers.ip_version = 4;
+    headers.src_addr = [packet.u32_at(12).ok_or(Skip::Truncated)?, 0, 0, 0];
+    headers.dst_addr = [packet.u32_at(16).ok_or(Skip::Truncated)?, 0, 0, 0];
+    let packet = if header_bytes == IPV4_BYTES {
+        packet.behind(IPV4_BYTES as usize)
+    } else {
+        packet.skip(header_bytes as usize)
     };
-    let addresses = ([src, 0, 0, 0], [dst, 0, 0, 0]);
-    transport_headers(packet, &transport, addresses, 4)
+    Ok(Transport {
+        packet,
+        bytes,
+        protocol,
+    })
 }
 
 #[inline(always)]
-fn ipv6<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<Headers, Skip> {
-    let first = packet.u16_at(offset).ok_or(Skip::Truncated)?;
+fn ipv6<P: Packet>(packet: P, parsed: &mut Parsed) -> Result<Transport<P>, Skip> {
+    let first = packet.u16_at(0).ok_or(Skip::Truncated)?;
     if first >> 12 != 6 {
         return Err(Skip::Malformed);
     }
-    let payload = packet.u16_at(offset + 4).ok_or(Skip::Truncated)?;
+    let payload = packet.u16_at(4).ok_or(Skip::Truncated)?;
     let total = if payload == 0 {
         0
     } else {
-        u32::from(payload) + IPV6_BYTES as u32
+        u32::from(payload) + IPV6_BYTES
     };
-    let ip_bytes = ip_bytes(packet, offset, total)?;
+    let ip_bytes = ip_bytes(packet, total)?;
+    let protocol = (packet.u16_at(6).ok_or(Skip::Truncated)? >> 8) as u8;
+    parsed.headers.ip_version = 6;
+    parsed.headers.src_addr = address(packet, 8)?;
+    parsed.headers.dst_addr = address(packet, 24)?;
     let mut transport = Transport {
-        offset: offset + IPV6_BYTES,
-        bytes: ip_bytes
-            .checked_sub(IPV6_BYTES as u32)
-            .ok_or(Skip::Truncated)?,
-        protocol: (packet.u16_at(offset + 6).ok_or(Skip::Truncated)? >> 8) as u8,
+        packet: packet.behind(IPV6_BYTES as usize),
+        bytes: ip_bytes.checked_sub(IPV6_BYTES).ok_or(Skip::Truncated)?,
+        protocol,
     };
-    let src = address(packet, offset + 8)?;
-    let dst = address(packet, offset + 24)?;
     for _ in 0..MAX_EXTENSIONS {
-        if !next_extension(packet, &mut transport)? {
-            return transport_headers(packet, &transport, (src, dst), 6);
+        if !next_extension(&mut transport, &mut parsed.fragment)? {
+            return Ok(transport);
         }
     }
-    match transport.protocol {
-        TCP | UDP => transport_headers(packet, &transport, (src, dst), 6),
-        _ => Err(Skip::TooDeep),
+    if is_extension(transport.protocol) && !matches!(parsed.fragment.kind, Kind::Later) {
+        return Err(Skip::TooDeep);
     }
+    Ok(transport)
 }
 
 /// Length of the IP packet; a length field of 0 means a super-packet that the field cannot hold.
 #[inline(always)]
-fn ip_bytes<P: Packet + ?Sized>(packet: &P, offset: usize, field: u32) -> Result<u32, Skip> {
-    let present = packet.frame_bytes().saturating_sub(offset) as u32;
+fn ip_bytes<P: Packet>(packet: P, field: u32) -> Result<u32, Skip> {
+    let present = packet.frame_bytes() as u32;
     if field == 0 {
         return Ok(present);
     }
@@ -171,7 +236,7 @@ fn ip_bytes<P: Packet + ?Sized>(packet: &P, offset: usize, field: u32) -> Result
 }
 
 #[inline(always)]
-fn address<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<[u32; 4], Skip> {
+fn address<P: Packet>(packet: P, offset: usize) -> Result<[u32; 4], Skip> {
     Ok([
         packet.u32_at(offset).ok_or(Skip::Truncated)?,
         packet.u32_at(offset + 4).ok_or(Skip::Truncated)?,
@@ -180,81 +245,47 @@ fn address<P: Packet + ?Sized>(packet: &P, offset: usize) -> Result<[u32; 4], Sk
     ])
 }
 
-/// Steps over one IPv6 extension header (RFC 8200 §4); false if there is none.
+const FRAGMENT: u8 = 44;
+
+/// Whether an IPv6 next header is one that is stepped over (RFC 8200 §4).
 #[inline(always)]
-fn next_extension<P: Packet + ?Sized>(packet: &P, transport: &mut Transport) -> Result<bool, Skip> {
+const fn is_extension(protocol: u8) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
-    if !matches!(
-        transport.protocol,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION
-    ) {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// Steps over one IPv6 extension header; false if there is none that can be read.
+#[inline(always)]
+fn next_extension<P: Packet>(
+    transport: &mut Transport<P>,
+    fragment: &mut Fragment,
+) -> Result<bool, Skip> {
+    let packet = transport.packet;
+    // What follows in a later fragment is no header.
+    if !is_extension(transport.protocol) || matches!(fragment.kind, Kind::Later) {
         return Ok(false);
     }
-    let first = packet.u16_at(transport.offset).ok_or(Skip::Truncated)?;
-    let bytes = match transport.protocol {
-        FRAGMENT => {
-            let field = packet.u16_at(transport.offset + 2).ok_or(Skip::Truncated)?;
-            if field >> 3 != 0 {
-                return Err(Skip::LaterFragment);
-            }
-            8
-        }
-        _ => (u32::from(first & 0xff) + 1) << 3,
+    let fragmented = transport.protocol == FRAGMENT;
+    let first = packet.u16_at(0).ok_or(Skip::Truncated)?;
+    let bytes = if fragmented {
+        8
+    } else {
+        (u32::from(first & 0xff) + 1) << 3
     };
     transport.protocol = (first >> 8) as u8;
     transport.bytes = transport.bytes.checked_sub(bytes).ok_or(Skip::Malformed)?;
-    transport.offset += bytes as usize;
+    if fragmented {
+        let field = packet.u16_at(2).ok_or(Skip::Truncated)?;
+        let id = packet.u32_at(4).ok_or(Skip::Truncated)?;
+        // A fragment header on a whole packet is one that a translator has put in (RFC 6946).
+        if field & 0xfff9 != 0 {
+            *fragment = Fragment::new(id, field & 0xfff8, transport.bytes);
+        }
+    }
+    transport.packet = packet.skip(bytes as usize);
     Ok(true)
-}
-
-#[inline(always)]
-fn transport_headers<P: Packet + ?Sized>(
-    packet: &P,
-    transport: &Transport,
-    (src_addr, dst_addr): ([u32; 4], [u32; 4]),
-    ip_version: u8,
-) -> Result<Headers, Skip> {
-    const TCP_BYTES: u32 = 20;
-    const UDP_BYTES: u32 = 8;
-    let Transport {
-        offset,
-        bytes,
-        protocol,
-    } = *transport;
-    if protocol != TCP && protocol != UDP {
-        return Err(Skip::OtherProtocol);
-    }
-    let src_port = packet.u16_at(offset).ok_or(Skip::Truncated)?;
-    let dst_port = packet.u16_at(offset + 2).ok_or(Skip::Truncated)?;
-    let mut headers = Headers {
-        src_addr,
-        dst_addr,
-        src_port,
-        dst_port,
-        protocol,
-        ip_version,
-        tcp_flags: 0,
-        payload_bytes: 0,
-        seq: 0,
-        ack: 0,
-    };
-    if protocol == UDP {
-        headers.payload_bytes = bytes.checked_sub(UDP_BYTES).ok_or(Skip::Malformed)?;
-        return Ok(headers);
-    }
-    headers.seq = packet.u32_at(offset + 4).ok_or(Skip::Truncated)?;
-    headers.ack = packet.u32_at(offset + 8).ok_or(Skip::Truncated)?;
-    let length_and_flags = packet.u16_at(offset + 12).ok_or(Skip::Truncated)?;
-    let header_bytes = u32::from(length_and_flags >> 12) << 2;
-    headers.tcp_flags = length_and_flags as u8;
-    if header_bytes < TCP_BYTES {
-        return Err(Skip::Malformed);
-    }
-    headers.payload_bytes = bytes.checked_sub(header_bytes).ok_or(Skip::Malformed)?;
-    Ok(headers)
 }
 
 #[cfg(test)]
@@ -331,7 +362,7 @@ mod tests {
         assert_eq!(reason(|f| f[14] = 0x65), Skip::Malformed);
         assert_eq!(reason(|f| f[17] = 19), Skip::Malformed);
         assert_eq!(reason(|f| f[21] = 5), Skip::LaterFragment);
-        assert_eq!(reason(|f| f[23] = 1), Skip::OtherProtocol);
+        assert_eq!(reason(|f| f[23] = 132), Skip::OtherProtocol);
         assert_eq!(reason(|f| f[46] = 0x40), Skip::Malformed);
         assert_eq!(reason(|f| f[46] = 0xf0), Skip::Malformed);
     }
@@ -367,6 +398,137 @@ mod tests {
         );
         assert_eq!(packet(&[(0, [0; 8]); 4]).unwrap(), plain);
         assert_eq!(packet(&[(0, [0; 8]); 5]), Err(Skip::TooDeep));
+    }
+
+    #[test]
+    fn a_session_of_pppoe_is_entered_behind_tags() {
+        let session = |protocol: u16, tags: usize| {
+            let mut rest = Vec::new();
+            for tag in 0..tags {
+                let next: u16 = if tag + 1 == tags { 0x8864 } else { 0x8100 };
+                rest.extend([0, 1, (next >> 8) as u8, next as u8]);
+            }
+            rest.extend([0x11, 0, 0, 7, 0, 52]);
+            rest.extend(protocol.to_be_bytes());
+            rest.extend(ipv4_tcp(10));
+            let first = if tags == 0 { 0x8864 } else { 0x88a8 };
+            headers(frame(first, &rest).as_slice())
+        };
+        for tags in 0..=2 {
+            assert_eq!(session(0x21, tags).unwrap().payload_bytes, 10);
+        }
+        assert_eq!(session(0x57, 0), Err(Skip::Malformed));
+        assert_eq!(session(0xc021, 1), Err(Skip::NotIp));
+    }
+
+    #[test]
+    fn echoes_of_one_identifier_are_one_flow() {
+        let echo = |kind: u8, protocol: u8| {
+            let mut bytes = ipv4_tcp(0);
+            (bytes[9], bytes[20], bytes[24], bytes[25]) = (protocol, kind, 0x12, 0x34);
+            let headers = headers(frame(0x0800, &bytes).as_slice()).unwrap();
+            (headers.src_port, headers.dst_port, headers.payload_bytes)
+        };
+        assert_eq!(echo(8, ICMP), (0x1234, 0, 12));
+        assert_eq!(echo(0, ICMP), (0, 0x1234, 12));
+        assert_eq!(echo(128, ICMPV6), (0x1234, 0, 12));
+        assert_eq!(echo(3, ICMP), (0, 0, 12));
+    }
+
+    #[test]
+    fn a_quic_header_shows_its_form() {
+        let form = |port: u16, first: u8| {
+            let mut bytes = ipv4_tcp(0);
+            bytes[9] = UDP;
+            bytes[20..22].copy_from_slice(&port.to_be_bytes());
+            bytes[28] = first;
+            headers(frame(0x0800, &bytes).as_slice()).unwrap().tcp_flags
+        };
+        assert_eq!(form(443, 0xc3), quic::LONG | quic::FIXED);
+        assert_eq!(form(443, 0x5f), quic::FIXED);
+        assert_eq!(form(444, 0xff), 0);
+    }
+
+    #[test]
+    fn a_frame_may_begin_with_its_network_header() {
+        let bytes = ipv4_tcp(10);
+        let plain = headers(frame(0x0800, &bytes).as_slice()).unwrap();
+        let read = |bytes: &[u8], ethertype, network_frames| {
+            let mut parsed = Parsed::default();
+            let how = How {
+                ethertype,
+                network_frames,
+                inner: false,
+            };
+            read(bytes, how, &mut parsed).map(|()| parsed.headers)
+        };
+        assert_eq!(read(&bytes, 0, true), Ok(plain));
+        assert_eq!(read(&bytes, 0x0800, false), Ok(plain));
+        assert_eq!(read(&bytes, 0, false), Ok(plain));
+        assert_eq!(read(&frame(0x0800, &bytes), 0x0800, false), Ok(plain));
+        // A length that is not the frame's is no sign of an IP header.
+        assert_eq!(read(&bytes[..48], 0, false), Err(Skip::NotIp));
+        assert_eq!(read(&bytes, 0x0806, false), Err(Skip::NotIp));
+    }
+
+    #[test]
+    fn the_flow_inside_a_tunnel_is_found_when_asked_for() {
+        let inner = ipv4_tcp(10);
+        let ethernet = frame(0x0800, &inner);
+        let tunnel = |protocol: u8, head: &[u8], packet: &[u8]| {
+            let mut bytes = ipv4_tcp(0)[..20].to_vec();
+            let total = (20 + head.len() + packet.len()) as u16;
+            bytes[2..4].copy_from_slice(&total.to_be_bytes());
+            bytes[9] = protocol;
+            bytes[19] = 9;
+            frame(0x0800, &[&bytes, head, packet].concat())
+        };
+        let udp = |port: u16, head: &[u8]| {
+            let mut bytes = vec![0x11, 0x11, (port >> 8) as u8, port as u8, 0, 0, 0, 0];
+            bytes.extend(head);
+            bytes
+        };
+        let plain = headers(ethernet.as_slice()).unwrap();
+        let inside = |frame: &[u8]| {
+            let mut parsed = Parsed::default();
+            let how = How {
+                inner: true,
+                ..How::default()
+            };
+            read(frame, how, &mut parsed).unwrap();
+            (parsed.inner, parsed.headers)
+        };
+        let tunnels = [
+            tunnel(tunnel::IPV4, &[], &inner),
+            tunnel(tunnel::GRE, &[0, 0, 8, 0], &inner),
+            tunnel(
+                tunnel::GRE,
+                &[0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2],
+                &inner,
+            ),
+            tunnel(tunnel::GRE, &[0, 0, 0x65, 0x58], &ethernet),
+            tunnel(UDP, &udp(4789, &[8, 0, 0, 0, 0, 0, 1, 0]), &ethernet),
+            tunnel(UDP, &udp(6081, &[0, 0, 0x65, 0x58, 0, 0, 1, 0]), &ethernet),
+            tunnel(
+                UDP,
+                &udp(6081, &[1, 0, 8, 0, 0, 0, 1, 0, 1, 2, 3, 4]),
+                &inner,
+            ),
+        ];
+        for (number, frame) in tunnels.iter().enumerate() {
+            assert_eq!(inside(frame), (1, plain), "tunnel {number}");
+            assert_eq!(headers(frame.as_slice()).unwrap().dst_addr[0], 0x0a00_0009);
+        }
+        // What is not understood stays the tunnel's own flow.
+        let foreign = [
+            tunnel(tunnel::GRE, &[0, 1, 8, 0], &inner),
+            tunnel(UDP, &udp(4789, &[0; 8]), &ethernet),
+            tunnel(UDP, &udp(6081, &[0x40, 0, 8, 0, 0, 0, 1, 0]), &inner),
+            tunnel(UDP, &udp(4790, &[8, 0, 0, 0, 0, 0, 1, 0]), &ethernet),
+        ];
+        for (number, frame) in foreign.iter().enumerate() {
+            assert_eq!(inside(frame).0, 0, "tunnel {number}");
+        }
     }
 
     proptest! {

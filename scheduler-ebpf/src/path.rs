@@ -12,14 +12,15 @@ use scheduler_common::{
 use scheduler_ebpf::{
     features,
     flow::{self, Step},
+    fragment::{self, Kind},
     hash,
-    parse::Headers,
+    parse::{Headers, Parsed},
     verdict,
 };
 
 use crate::{
     count,
-    maps::{BUDGET, FLOWS, SCRATCH, SETTINGS, Scratch},
+    maps::{BUDGET, FLOWS, FRAGMENTS, SCRATCH, SETTINGS, Scratch},
     sample, tree,
 };
 
@@ -50,6 +51,20 @@ pub(crate) fn scratch(hook: Hook) -> Result<&'static mut Scratch, Skip> {
     Ok(unsafe { &mut *scratch })
 }
 
+/// The same work space, whose values must be read from it anew.
+///
+/// What the parser has just written would stay in registers otherwise, and the verifier would follow each
+/// kind of packet through all that comes behind.
+#[inline(always)]
+pub(crate) fn joined(scratch: &mut Scratch) -> &mut Scratch {
+    let mut pointer: *mut Scratch = scratch;
+    let pointer = &raw mut pointer;
+    // SAFETY: the pointer is to the local variable.
+    let scratch = unsafe { pointer.read_volatile() };
+    // SAFETY: it was made from a reference that is not used any more.
+    unsafe { &mut *scratch }
+}
+
 /// Accounts the packet to its flow and returns its band.
 #[inline(always)]
 pub(crate) fn account<C: EbpfContext>(
@@ -60,7 +75,12 @@ pub(crate) fn account<C: EbpfContext>(
 ) -> Result<u8, Skip> {
     // SAFETY: the helper takes no argument and reads a clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Scratch { headers, step } = scratch;
+    let Scratch { parsed, step, .. } = scratch;
+    find_fragment(parsed, ifindex)?;
+    if parsed.inner != 0 {
+        count::one(Counter::InnerPackets);
+    }
+    let headers = &parsed.headers;
     let (key, half) = flow::key(headers, ifindex);
     step.half = half;
     let state = touch(&key, headers, half, now_ns)?;
@@ -92,6 +112,26 @@ pub(crate) fn account<C: EbpfContext>(
         }
     }
     Ok(band)
+}
+
+/// Remembers a first fragment, and completes a later one by what its first one said.
+#[inline(always)]
+fn find_fragment(parsed: &mut Parsed, ifindex: u32) -> Result<(), Skip> {
+    if matches!(parsed.fragment.kind, Kind::Whole) {
+        return Ok(());
+    }
+    let key = fragment::key(parsed, ifindex);
+    if matches!(parsed.fragment.kind, Kind::First) {
+        // Without room the later ones are counted as such.
+        let _full = FRAGMENTS.insert(key, fragment::first(parsed), 0);
+        return Ok(());
+    }
+    let first = FRAGMENTS.get_ptr(key).ok_or(Skip::LaterFragment)?;
+    // SAFETY: map values live as long as the program runs on this packet; an entry is written by
+    // replacing it.
+    fragment::join(parsed, unsafe { &*first });
+    count::one(Counter::JoinedFragments);
+    Ok(())
 }
 
 /// The hook that sees the other direction.

@@ -33,6 +33,16 @@ fn changed(mut frame: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
     frame
 }
 
+/// The frame's packet in a PPPoE session, under a PPP protocol number.
+fn in_session(frame: &[u8], protocol: u16) -> Vec<u8> {
+    let packet = &frame[ETHERNET_BYTES..];
+    let mut head = frame[..12].to_vec();
+    head.extend([0x88, 0x64, 0x11, 0, 0, 1]);
+    head.extend((packet.len() as u16 + 2).to_be_bytes());
+    head.extend(protocol.to_be_bytes());
+    [&head, packet].concat()
+}
+
 /// An eight-byte extension header behind its first byte.
 pub(crate) fn extension() -> Vec<u8> {
     vec![0; 7]
@@ -59,8 +69,25 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
         ),
         ("tagged arp", tagged(&arp, &[VLAN]), Some(Skip::NotIp)),
         ("arp", arp, Some(Skip::NotIp)),
-        ("icmp", echo, Some(Skip::OtherProtocol)),
-        ("icmpv6", echo6, Some(Skip::OtherProtocol)),
+        ("icmp", echo, None),
+        ("icmpv6", echo6, None),
+        (
+            "another protocol",
+            changed(udp4(), IP + 9, 132),
+            Some(Skip::OtherProtocol),
+        ),
+        ("gre", changed(udp4(), IP + 9, 47), None),
+        ("pppoe", in_session(&udp4(), 0x21), None),
+        (
+            "pppoe behind two tags",
+            tagged(&in_session(&tcp6(), 0x57), &[QINQ, VLAN]),
+            None,
+        ),
+        (
+            "pppoe control",
+            in_session(&udp4(), 0xc021),
+            Some(Skip::NotIp),
+        ),
         ("one word of options", with_ipv4_options(&tcp4(), 1), None),
         ("all options", with_ipv4_options(&udp4(), 10), None),
         (
@@ -71,8 +98,13 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
         ("first fragment", changed(udp4(), IP + 6, 0x20), None),
         (
             "later fragment",
-            changed(udp4(), IP + 7, 1),
+            changed(changed(udp4(), IP + 7, 1), IP + 5, 99),
             Some(Skip::LaterFragment),
+        ),
+        (
+            "later fragment of the first",
+            changed(udp4(), IP + 7, 1),
+            None,
         ),
         (
             "version 5",
@@ -161,8 +193,13 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
         ),
         (
             "ipv6 later fragment",
-            with_extensions(&udp6(), &[(44, fragment(8))]),
+            with_extensions(&udp6(), &[(44, changed(fragment(8), 6, 99))]),
             Some(Skip::LaterFragment),
+        ),
+        (
+            "ipv6 later fragment of the first",
+            with_extensions(&udp6(), &[(44, fragment(8))]),
+            None,
         ),
         (
             "a long extension",

@@ -9,13 +9,14 @@ use scheduler_common::{
     features::SLOTS,
     flow::{FlowKey, FlowState, Half},
     sample::{Hook, Sample, SampleKind},
-    settings::Settings,
+    settings::{Settings, settings_flags},
     tree::Table,
 };
 use scheduler_ebpf::{
     features,
     flow::{self, Cause, Ended, Step},
-    parse::{self, Headers},
+    fragment::{self, FirstFragment, FragmentKey, Kind},
+    parse::{self, Headers, How, Parsed},
     verdict,
 };
 use zerocopy::IntoBytes as _;
@@ -54,6 +55,7 @@ pub(crate) struct Twin {
     pub(crate) settings: Settings,
     pub(crate) table: Option<Box<Table>>,
     flows: HashMap<Vec<u8>, FlowState>,
+    fragments: HashMap<FragmentKey, FirstFragment>,
     latest_ns: u64,
 }
 
@@ -72,6 +74,7 @@ impl Twin {
             settings,
             table: None,
             flows: HashMap::new(),
+            fragments: HashMap::new(),
             latest_ns: 0,
         }
     }
@@ -84,7 +87,7 @@ impl Twin {
         let Ok(ran) = kernel.run(passing) else {
             return Fate::Refused;
         };
-        let parsed = parse::headers(passing.frame.as_slice());
+        let parsed = self.read(passing);
         let fate;
         let (expected, flow) = match parsed {
             Err(skip) => {
@@ -95,12 +98,26 @@ impl Twin {
                     None,
                 )
             }
-            Ok(headers) => {
+            Ok(parsed) => {
+                let headers = parsed.headers;
                 let (key, half) = flow::key(&headers, TEST_IFINDEX);
                 let real = kernel
                     .flow(&key)
                     .unwrap_or_else(|| panic!("{name}: the kernel has no entry for {key:?}"));
-                let (band, expected) = self.account(passing, &headers, (&key, half), (&real, &ran));
+                let (band, mut expected) =
+                    self.account(passing, &headers, (&key, half), (&real, &ran));
+                for (happened, counter) in [
+                    (
+                        parsed.fragment.kind == Kind::Later,
+                        Counter::JoinedFragments,
+                    ),
+                    (parsed.inner == 1, Counter::InnerPackets),
+                ] {
+                    if happened {
+                        // Both stand behind all others.
+                        expected.counted.push((counter.name(), 1));
+                    }
+                }
                 fate = Fate::Banded(band);
                 (expected, Some(real))
             }
@@ -117,6 +134,23 @@ impl Twin {
             "{name}: kernel (left) and host (right) differ"
         );
         fate
+    }
+
+    /// Headers of the packet, later fragments completed.
+    fn read(&mut self, passing: &Passing) -> Result<Parsed, Skip> {
+        let how = how(&self.settings, passing);
+        let mut parsed = Parsed::default();
+        parse::read(passing.frame.as_slice(), how, &mut parsed)?;
+        let key = fragment::key(&parsed, TEST_IFINDEX);
+        match parsed.fragment.kind {
+            Kind::Whole => {}
+            Kind::First => drop(self.fragments.insert(key, fragment::first(&parsed))),
+            Kind::Later => {
+                let first = self.fragments.get(&key).ok_or(Skip::LaterFragment)?;
+                fragment::join(&mut parsed, first);
+            }
+        }
+        Ok(parsed)
     }
 
     fn account(
@@ -288,6 +322,24 @@ impl Pass<'_> {
             self.samples.push(sample);
             self.counters.push(Counter::SamplesSent);
         }
+    }
+}
+
+/// How the program reads the packet: at TC it knows the EtherType, which in a test run is the frame's
+/// own, or that of a frame with a length instead.
+fn how(settings: &Settings, passing: &Passing) -> How {
+    const LENGTHS_BELOW: u16 = 0x600;
+    const WITH_LENGTH: u16 = 1;
+    let field = u16::from_be_bytes([passing.frame[12], passing.frame[13]]);
+    let ethertype = match passing.hook {
+        Hook::Egress if field < LENGTHS_BELOW => WITH_LENGTH,
+        Hook::Egress => field,
+        Hook::Ingress => 0,
+    };
+    How {
+        ethertype,
+        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
+        inner: settings.flags & settings_flags::INNER != 0,
     }
 }
 

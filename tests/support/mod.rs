@@ -1,10 +1,12 @@
 //! What several integration tests need.
 
 pub(crate) mod agent;
+pub(crate) mod captures;
 pub(crate) mod frames;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod packets;
+pub(crate) mod peer;
 pub(crate) mod tables;
 
 use std::{

@@ -162,6 +162,32 @@ pub(crate) fn tagged(frame: &[u8], ethertypes: &[u16]) -> Vec<u8> {
     [&frame[..12], &tags, &frame[12..]].concat()
 }
 
+/// The frame in VXLAN, Geneve and GRE, and its packet in GRE (IPv4) and IP in IP.
+pub(crate) fn tunnelled(frame: &[u8]) -> Vec<Vec<u8>> {
+    const UDP: u8 = 17;
+    const GRE: u8 = 47;
+    const IP_IN_IP: u8 = 4;
+    let packet = &frame[ETHERNET_BYTES..];
+    let udp = |port: u16, head: [u8; 8]| {
+        let ports = [0x99, 0x99, (port >> 8) as u8, port as u8, 0, 0, 0, 0];
+        [ports, head].concat()
+    };
+    let outer = |protocol: u8, head: &[u8], inner: &[u8]| {
+        let total = (20 + head.len() + inner.len()) as u16;
+        let mut outer = [&NEAR_MAC[..], &FAR_MAC, &[8, 0, 0x45, 0]].concat();
+        outer.extend(total.to_be_bytes());
+        outer.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
+        [&outer, head, inner].concat()
+    };
+    vec![
+        outer(UDP, &udp(4789, [8, 0, 0, 0, 0, 0, 1, 0]), frame),
+        outer(UDP, &udp(6081, [0, 0, 0x65, 0x58, 0, 0, 1, 0]), frame),
+        outer(GRE, &[0, 0, 0x65, 0x58], frame),
+        outer(GRE, &[0x20, 0, 8, 0, 0, 0, 0, 5], packet),
+        outer(IP_IN_IP, &[], packet),
+    ]
+}
+
 /// The IPv4 frame with so many words of options.
 pub(crate) fn with_ipv4_options(frame: &[u8], words: u8) -> Vec<u8> {
     const NO_OPERATION: u8 = 1;

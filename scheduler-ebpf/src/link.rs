@@ -1,0 +1,103 @@
+//! Where the network header begins: Ethernet, VLAN tags, PPPoE, or nothing.
+
+use scheduler_common::counter::Skip;
+
+use crate::{
+    packet::Packet,
+    parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, How, IPV6_BYTES},
+};
+
+const ETHERNET_BYTES: usize = 14;
+const TAG_BYTES: usize = 4;
+const MAX_TAGS: usize = 2;
+const PPPOE_BYTES: usize = 8;
+
+const ETHERTYPE_CTAG: u16 = 0x8100;
+const ETHERTYPE_STAG: u16 = 0x88a8;
+const ETHERTYPE_PPPOE: u16 = 0x8864;
+
+#[inline(always)]
+const fn is_ip(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_IPV4 || ethertype == ETHERTYPE_IPV6
+}
+
+/// EtherType, and the packet from its network header on.
+#[inline(always)]
+pub(crate) fn link<P: Packet>(packet: P, how: How) -> Result<(u16, P), Skip> {
+    let ethertype = packet.u16_at(ETHERNET_BYTES - 2).ok_or(Skip::Truncated)?;
+    if !how.network_frames {
+        // What the kernel says to be IP and does not look so here has no Ethernet header.
+        let headless = is_ip(how.ethertype) && ethertype != how.ethertype;
+        if headless {
+            return Ok((how.ethertype, packet));
+        }
+        if is_ip(ethertype) {
+            return Ok((ethertype, packet.behind(ETHERNET_BYTES)));
+        }
+        let tagged = behind_tags(packet.behind(ETHERNET_BYTES), ethertype);
+        if how.ethertype != 0 || !matches!(tagged, Err(Skip::NotIp)) {
+            return tagged;
+        }
+    }
+    match headless(packet)? {
+        Some(ethertype) => Ok((ethertype, packet)),
+        None => Err(Skip::NotIp),
+    }
+}
+
+/// EtherType of a frame that begins with an IP header, told by a length that is the frame's.
+#[inline(always)]
+fn headless<P: Packet>(packet: P) -> Result<Option<u16>, Skip> {
+    let first = packet.u16_at(0).ok_or(Skip::Truncated)?;
+    let (ethertype, field_at, more) = match first >> 12 {
+        4 => (ETHERTYPE_IPV4, 2, 0),
+        6 => (ETHERTYPE_IPV6, 4, IPV6_BYTES as usize),
+        _ => return Ok(None),
+    };
+    let field = packet.u16_at(field_at).ok_or(Skip::Truncated)?;
+    let whole = usize::from(field) + more == packet.frame_bytes();
+    Ok(whole.then_some(ethertype))
+}
+
+/// EtherType and network header of an Ethernet frame in a tunnel.
+#[inline(always)]
+pub(crate) fn ethernet<P: Packet>(frame: P) -> Result<(u16, P), Skip> {
+    let ethertype = frame.u16_at(ETHERNET_BYTES - 2).ok_or(Skip::Truncated)?;
+    behind_tags(frame.skip(ETHERNET_BYTES), ethertype)
+}
+
+/// Steps over up to two VLAN tags and a PPPoE session header.
+#[inline(always)]
+fn behind_tags<P: Packet>(mut packet: P, mut ethertype: u16) -> Result<(u16, P), Skip> {
+    for _ in 0..MAX_TAGS {
+        if ethertype == ETHERTYPE_CTAG || ethertype == ETHERTYPE_STAG {
+            ethertype = packet.u16_at(2).ok_or(Skip::Truncated)?;
+            packet = packet.skip(TAG_BYTES);
+        }
+    }
+    if ethertype == ETHERTYPE_PPPOE {
+        ethertype = point_to_point(packet)?;
+        packet = packet.skip(PPPOE_BYTES);
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => Ok((ethertype, packet)),
+        ETHERTYPE_CTAG | ETHERTYPE_STAG => Err(Skip::TooDeep),
+        _ => Err(Skip::NotIp),
+    }
+}
+
+/// EtherType of what a PPPoE session carries (RFC 2516 §4); 0 if it is not IP.
+#[inline(always)]
+fn point_to_point<P: Packet>(packet: P) -> Result<u16, Skip> {
+    const SESSION: u16 = 0x1100;
+    const PPP_IPV4: u16 = 0x0021;
+    const PPP_IPV6: u16 = 0x0057;
+    if packet.u16_at(0).ok_or(Skip::Truncated)? != SESSION {
+        return Err(Skip::Malformed);
+    }
+    match packet.u16_at(6).ok_or(Skip::Truncated)? {
+        PPP_IPV4 => Ok(ETHERTYPE_IPV4),
+        PPP_IPV6 => Ok(ETHERTYPE_IPV6),
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,111 @@
+//! Real captures beside the repository, where there are any.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use pcap_parser::{
+    Block, Linktype, PcapBlockOwned, PcapError, create_reader, traits::PcapNGPacketBlock as _,
+};
+
+/// Where captures are looked for, from the workspace on.
+const PLACE: &str = "../shared/data/captures";
+
+/// How a captured packet begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Start {
+    /// With an Ethernet header.
+    Ethernet,
+    /// With the network header.
+    Network,
+}
+
+/// A capture file.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    pub(crate) name: String,
+    /// Frames in order; what was cut off is zeroes here, so that lengths are those of the wire.
+    pub(crate) frames: Vec<(Start, Vec<u8>)>,
+}
+
+/// Every capture, or none with a line that says so.
+pub(crate) fn all() -> Vec<Capture> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE);
+    let mut files: Vec<PathBuf> = ["full", "headers"]
+        .iter()
+        .filter_map(|part| fs::read_dir(place.join(part)).ok())
+        .flatten()
+        .map(|entry| entry.expect("the directory can be read").path())
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        eprintln!("not run: there are no captures in {PLACE}");
+    }
+    files.iter().map(|path| read(path)).collect()
+}
+
+fn read(path: &Path) -> Capture {
+    const BUFFER_BYTES: usize = 1 << 20;
+    let bytes = fs::read(path).expect("the capture can be read");
+    let mut reader =
+        create_reader(BUFFER_BYTES, io::Cursor::new(bytes)).expect("the file is a capture");
+    let mut links = Vec::new();
+    let mut frames = Vec::new();
+    loop {
+        let used = match reader.next() {
+            Ok((used, block)) => {
+                take(&block, &mut links, &mut frames);
+                used
+            }
+            Err(PcapError::Eof) => break,
+            Err(PcapError::Incomplete(_)) => {
+                reader.refill().expect("the buffer holds any block");
+                continue;
+            }
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        reader.consume(used);
+    }
+    let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE));
+    Capture {
+        name: name.unwrap_or(path).display().to_string(),
+        frames,
+    }
+}
+
+fn take(block: &PcapBlockOwned<'_>, links: &mut Vec<Linktype>, frames: &mut Vec<(Start, Vec<u8>)>) {
+    let (link, bytes, wire_bytes) = match block {
+        PcapBlockOwned::LegacyHeader(header) => return links.push(header.network),
+        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+            return links.push(interface.linktype);
+        }
+        PcapBlockOwned::Legacy(packet) => (links[0], packet.data, packet.origlen),
+        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => (
+            links[packet.if_id as usize],
+            packet.packet_data(),
+            packet.origlen,
+        ),
+        PcapBlockOwned::NG(_) => return,
+    };
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().max(wire_bytes as usize), 0);
+    frames.push(as_seen(link, bytes));
+}
+
+/// The packet as an interface would show it.
+fn as_seen(link: Linktype, bytes: Vec<u8>) -> (Start, Vec<u8>) {
+    const COOKED_BYTES: usize = 16;
+    const FAMILY_BYTES: usize = 4;
+    match link {
+        Linktype::ETHERNET => (Start::Ethernet, bytes),
+        Linktype::NULL => (Start::Network, bytes[FAMILY_BYTES..].to_vec()),
+        // The EtherType ends the cooked header as it ends an Ethernet one.
+        Linktype::LINUX_SLL => {
+            let ethertype = &bytes[COOKED_BYTES - 2..];
+            (Start::Ethernet, [&[2; 12], ethertype].concat())
+        }
+        Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 => (Start::Network, bytes),
+        other => panic!("link type {other}"),
+    }
+}
