@@ -4,7 +4,10 @@ use aya::programs::{SchedClassifier, TcAttachType, Xdp, xdp::XdpMode};
 use aya_obj::programs::XdpAttachType;
 use bed::netns::{Bed, Namespace, UPLINK};
 use nix::sys::signal::Signal;
-use scheduler_common::{names, settings::Settings};
+use scheduler_common::{
+    names,
+    settings::{Settings, settings_flags},
+};
 use treeline::datapath::Datapath;
 
 use crate::support::{
@@ -135,6 +138,12 @@ fn up_and_down_may_be_repeated() {
     let changed = site.call(&["up", UPLINK, "--rate", "50mbit"]).expect(0);
     changed.says("is now at 50mbit");
     assert_eq!(site.status()["interfaces"][0]["rate_bps"], 50_000_000);
+    let flags = || site.datapath().settings().unwrap().flags;
+    assert_eq!(flags(), 0);
+    site.up(&["--inner"]).expect(0);
+    assert_eq!(flags(), settings_flags::INNER);
+    site.call(&["up", UPLINK, "--rate", "50mbit"]).expect(0);
+    assert_eq!(flags(), 0);
     assert_eq!(site.loaded(), loaded, "the programs were loaded anew");
     let classes = bed.server.tc(&format!("class show dev {UPLINK}")).unwrap();
     assert!(classes.contains("rate 50Mbit"), "{classes}");

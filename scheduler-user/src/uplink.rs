@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
-use scheduler_common::settings::Settings;
+use scheduler_common::settings::{Settings, settings_flags};
 use tracing::{info, warn};
 
 use crate::{
@@ -37,6 +37,8 @@ pub struct Wanted {
     pub egress: EgressChoice,
     /// Put an administrator's root qdisc aside.
     pub replace: bool,
+    /// Schedule tunnelled packets by the flow inside; holds for all interfaces of the instance.
+    pub inner: bool,
 }
 
 /// What bringing up an interface came to.
@@ -136,6 +138,7 @@ pub async fn up(
     if origin != Origin::Adopted {
         reattach_others(instance, &datapath, ifindex)?;
     }
+    set_tunnels(&datapath, wanted.inner)?;
     let earlier = instance
         .records()?
         .into_iter()
@@ -153,6 +156,20 @@ pub async fn up(
             Err(error)
         }
     }
+}
+
+fn set_tunnels(datapath: &Datapath, inner: bool) -> Result<(), UplinkError> {
+    let mut settings = datapath.settings()?;
+    let before = settings.flags;
+    settings.flags = if inner {
+        before | settings_flags::INNER
+    } else {
+        before & !settings_flags::INNER
+    };
+    if settings.flags != before {
+        datapath.set_settings(&settings)?;
+    }
+    Ok(())
 }
 
 async fn bring_up(

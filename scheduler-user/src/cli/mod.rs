@@ -152,6 +152,9 @@ struct UplinkArgs {
     /// Hook on egress.
     #[arg(long, value_enum, default_value_t = EgressChoice::Auto)]
     egress_hook: EgressChoice,
+    /// Schedule VXLAN, Geneve, GRE and IP-in-IP packets by the flow inside the tunnel.
+    #[arg(long)]
+    inner: bool,
     /// Put aside a root qdisc that an administrator has set; `down` restores it.
     #[arg(long)]
     replace: bool,
@@ -179,6 +182,7 @@ impl UplinkArgs {
             leaf,
             egress: self.egress_hook,
             replace: self.replace,
+            inner: self.inner,
         }
     }
 }
