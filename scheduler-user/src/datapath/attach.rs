@@ -95,7 +95,12 @@ impl Datapath {
 
     fn attach_tcx(&self, interface: &str, ifindex: u32) -> Result<(), DatapathError> {
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let fault = |source| failed("attach the egress program by TCX", source);
+        let fault = |source| {
+            failed(
+                "attach the egress program by TCX (kernel 6.6 and later; older ones have clsact)",
+                source,
+            )
+        };
         let mut program = self.egress_program()?;
         let id = program
             .attach_with_options(interface, TcAttachType::Egress, options)
