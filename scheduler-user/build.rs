@@ -17,5 +17,9 @@ fn main() -> anyhow::Result<()> {
     };
     build_ebpf([package], Toolchain::Custom(&toolchain)).context(
         "the eBPF object could not be built; `cargo xtask setup` installs rust-src and bpf-linker",
-    )
+    )?;
+    // For the bench, whose programs are another binary of the same package.
+    let objects = std::env::var("OUT_DIR").context("cargo gave no OUT_DIR")?;
+    println!("cargo::metadata=directory={objects}");
+    Ok(())
 }

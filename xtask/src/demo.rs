@@ -35,7 +35,7 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     Err(error).with_context(|| format!("cannot run `{}`", child::describe(&demo)))
 }
 
-fn build(machine: &Machine) -> Result<()> {
+pub(crate) fn build(machine: &Machine) -> Result<()> {
     let mut cargo = machine.cargo();
     cargo.args(["build", "--release", "--bins"]);
     for package in PACKAGES {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod child;
 mod console;
 mod demo;
@@ -36,6 +37,8 @@ enum Verb {
     Setup,
     /// Build treeline in release mode and run its demo (needs root).
     Demo(demo::Options),
+    /// Measure against the limit and against peers, for example `bench datapath --quick` (needs root).
+    Bench(bench::Options),
     /// Format check, lints, build and all tests; or the privileged tests on other kernels.
     Test(test::Options),
     /// Format check and lints, of the kernel half too.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let result = Machine::look().and_then(|machine| match verb {
         Verb::Setup => setup::run(&machine),
         Verb::Demo(options) => demo::run(&machine, &options),
+        Verb::Bench(options) => bench::run(&machine, &options),
         Verb::Test(options) => test::run(&machine, &options),
         Verb::Lint => lint::run(&machine),
     });

@@ -1,0 +1,304 @@
+//! Programs under test: treeline's pinned ones, and the bench's object.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf},
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
+};
+use aya_obj::programs::XdpAttachType;
+use bed::netns::Namespace;
+use scheduler_common::{counter::Counter, names, settings::Settings, tree::Table};
+use treeline::{datapath::Datapath, instance::Instance};
+
+use crate::{trees, variant::Family};
+
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("TREELINE_OBJECTS"), "/treeline-peers"));
+
+/// Size of `struct __sk_buff` (kernel 6.18 `include/uapi/linux/bpf.h`).
+const SKB_BYTES: usize = 192;
+
+/// How the bench's programs draw flows: state, mask, ordered, added payload and segments.
+pub(crate) type Spread = [u64; 5];
+
+/// The maps of one load of treeline's path.
+pub(crate) struct Maps {
+    settings: Array<MapData, Settings>,
+    model: ArrayOfMaps<MapData, Array<MapData, Table>>,
+    counters: PerCpuArray<MapData, u64>,
+    samples: RingBuf<MapData>,
+    active: Option<(u32, u32)>,
+}
+
+impl Maps {
+    fn new(mut map: impl FnMut(&'static str) -> Result<Map>) -> Result<Self> {
+        Ok(Self {
+            settings: map(names::SETTINGS)?.try_into()?,
+            model: ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(map(names::MODEL)?)?,
+            counters: map(names::COUNTERS)?.try_into()?,
+            samples: map(names::SAMPLES)?.try_into()?,
+            active: None,
+        })
+    }
+
+    pub(crate) fn set(&mut self, settings: &Settings) -> Result<()> {
+        Ok(self.settings.set(0, settings, 0)?)
+    }
+
+    /// Gives the model of so many trees of such a depth, unless it is there.
+    pub(crate) fn activate(&mut self, forest: (u32, u32)) -> Result<()> {
+        if self.active != Some(forest) {
+            let table = trees::table(forest);
+            table
+                .check()
+                .map_err(|fault| anyhow!("the bench's table is not sound: {fault:?}"))?;
+            let mut slot = Array::<MapData, Table>::create(1, 0)?;
+            slot.set(0, *table, 0)?;
+            self.model.set(0, &slot, 0)?;
+            self.active = Some(forest);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count(&self, counter: Counter) -> Result<u64> {
+        Ok(self.counters.get(&(counter as u32), 0)?.iter().sum())
+    }
+
+    /// Empties the ring; answers how many records there were.
+    pub(crate) fn drain(&mut self) -> u64 {
+        let mut records = 0;
+        while self.samples.next().is_some() {
+            records += 1;
+        }
+        records
+    }
+}
+
+/// Treeline's own programs as they are pinned; dropping removes the pins.
+pub(crate) struct Pinned {
+    instance: Instance,
+    egress: SchedClassifier,
+    ingress: Xdp,
+    pub(crate) maps: Maps,
+}
+
+impl Pinned {
+    pub(crate) fn load(namespace: &Namespace) -> Result<Self> {
+        let instance = Instance::new(&format!("bench-{}", std::process::id()))?;
+        let (datapath, _origin) = Datapath::open_or_load(&instance, &Settings::default())?;
+        drop(datapath);
+        let pin = |name| instance.pins().join("programs").join(name);
+        let egress = SchedClassifier::from_pin(pin(names::EGRESS))?;
+        let mut ingress = Xdp::from_pin(pin(names::INGRESS), XdpAttachType::Interface)?;
+        park(&mut ingress, names::INGRESS, namespace)?;
+        let maps = Maps::new(|name| {
+            let data = MapData::from_pin(instance.pins().join("maps").join(name))?;
+            Ok(Map::from_map_data(data)?)
+        })?;
+        Ok(Self {
+            instance,
+            egress,
+            ingress,
+            maps,
+        })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        for directory in [
+            self.instance.pins(),
+            self.instance.runtime(),
+            self.instance.state(),
+        ] {
+            // The bench makes only the first; nothing can be done about a failure here.
+            drop(fs::remove_dir_all(directory));
+        }
+    }
+}
+
+/// The bench's object: the peers, and treeline's path behind a spread of keys.
+pub(crate) struct Object {
+    ebpf: Ebpf,
+    spread: Array<MapData, Spread>,
+    pub(crate) maps: Maps,
+}
+
+const TC: [&str; 9] = [
+    "empty_tc",
+    "parse_tc",
+    "spread_tc",
+    "key_tc",
+    "textbook_tc",
+    "lookups_tc",
+    "treeline_tc",
+    "features_tc",
+    "walk_tc",
+];
+const XDP: [&str; 7] = [
+    "empty_xdp",
+    "parse_xdp",
+    "spread_xdp",
+    "key_xdp",
+    "textbook_xdp",
+    "lookups_xdp",
+    "treeline_xdp",
+];
+
+impl Object {
+    /// Loads it with tables of `entries`; without `spread`, no instruction of it is left.
+    pub(crate) fn load(entries: u32, spread: bool, namespace: &Namespace) -> Result<Self> {
+        let spread_on = u32::from(spread);
+        let secret: [u64; 2] = rand::random();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SPREAD_ON", &spread_on, true)
+            .override_global("SECRET_LOW", &secret[0], true)
+            .override_global("SECRET_HIGH", &secret[1], true)
+            .map_max_entries(names::FLOWS, entries)
+            .map_max_entries("TEXTBOOK_FLOWS", entries)
+            .map_max_entries("LOOKUPS_FLOWS", entries)
+            .load(OBJECT)
+            .context("cannot load the bench's programs")?;
+        for name in TC {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .with_context(|| format!("no program {name}"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("cannot load {name}"))?;
+        }
+        for name in XDP {
+            let program: &mut Xdp = ebpf
+                .program_mut(name)
+                .with_context(|| format!("no program {name}"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("cannot load {name}"))?;
+            park(program, name, namespace)?;
+        }
+        let mut take = |name: &str| {
+            ebpf.take_map(name)
+                .with_context(|| format!("no map {name}"))
+        };
+        plant(&mut take)?;
+        let spread = take("SPREAD")?.try_into()?;
+        let maps = Maps::new(take)?;
+        let object = Self { ebpf, spread, maps };
+        object.judge_peers()?;
+        Ok(object)
+    }
+
+    /// A peer that gave up half-way would look fast: each must answer with a leaf of the tree.
+    fn judge_peers(&self) -> Result<()> {
+        const PRIORITY: std::ops::Range<usize> = 32..36;
+        let leaves: Vec<u32> = trees::grown(trees::PEER_DEPTH, 0)
+            .iter()
+            .filter(|place| place.child.is_none())
+            .map(|leaf| leaf.threshold)
+            .collect();
+        for name in ["textbook_tc", "lookups_tc"] {
+            for family in Family::BOTH {
+                let frame = family.frame();
+                let mut context = [0u8; SKB_BYTES];
+                // No leaf says this.
+                context[PRIORITY].copy_from_slice(&u32::MAX.to_ne_bytes());
+                let mut after = context;
+                let mut options = TestRunOptions::new();
+                options.data_in = Some(&frame);
+                options.ctx_in = Some(&context);
+                options.ctx_out = Some(&mut after);
+                let Some(Program::SchedClassifier(program)) = self.ebpf.program(name) else {
+                    bail!("no program {name}");
+                };
+                program.test_run(options)?;
+                let class = u32::from_ne_bytes(after[PRIORITY].try_into()?);
+                ensure!(
+                    leaves.contains(&class),
+                    "{name} did not classify an {} packet: it answered {class:#x}",
+                    family.name()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn spread(&mut self, spread: Spread) -> Result<()> {
+        Ok(self.spread.set(0, spread, 0)?)
+    }
+}
+
+/// Writes the peers' tree, the same as treeline's of that depth.
+fn plant(take: &mut impl FnMut(&str) -> Result<Map>) -> Result<()> {
+    let mut nodes: Array<MapData, [u32; 4]> = take("TEXTBOOK_NODES")?.try_into()?;
+    let mut left: Array<MapData, i64> = take("LOOKUPS_LEFT")?.try_into()?;
+    let mut right: Array<MapData, i64> = take("LOOKUPS_RIGHT")?.try_into()?;
+    let mut feature: Array<MapData, i64> = take("LOOKUPS_FEATURE")?.try_into()?;
+    let mut threshold: Array<MapData, i64> = take("LOOKUPS_THRESHOLD")?.try_into()?;
+    let mut value: Array<MapData, i64> = take("LOOKUPS_VALUE")?.try_into()?;
+    for (place, node) in (0..).zip(trees::grown(trees::PEER_DEPTH, 0)) {
+        let child = node.child.unwrap_or(0);
+        nodes.set(
+            place,
+            [u32::from(node.feature), node.threshold, child, child + 1],
+            0,
+        )?;
+        let first = node.child.map_or(-1, i64::from);
+        left.set(place, first, 0)?;
+        right.set(place, if first < 0 { first } else { first + 1 }, 0)?;
+        feature.set(place, i64::from(node.feature), 0)?;
+        threshold.set(place, i64::from(node.threshold) << 16, 0)?;
+        value.set(place, i64::from(node.threshold), 0)?;
+    }
+    Ok(())
+}
+
+/// Attaches an XDP program to a device of its own, for else each repeated run rewrites the
+/// dispatcher (about 16 ms).
+fn park(program: &mut Xdp, name: &str, namespace: &Namespace) -> Result<()> {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    namespace.ip(&format!("link add p{number} type veth peer name q{number}"))?;
+    program
+        .attach(&format!("p{number}"), XdpMode::Skb)
+        .with_context(|| format!("cannot attach {name}"))?;
+    Ok(())
+}
+
+/// Whichever has the program.
+pub(crate) enum Kernel {
+    /// Treeline's own.
+    Pinned(Box<Pinned>),
+    /// The bench's.
+    Object(Box<Object>),
+}
+
+impl Kernel {
+    pub(crate) fn maps(&mut self) -> &mut Maps {
+        match self {
+            Self::Pinned(pinned) => &mut pinned.maps,
+            Self::Object(object) => &mut object.maps,
+        }
+    }
+
+    /// Runs a program on a frame `repeat` times.
+    pub(crate) fn run(&self, name: &str, frame: &[u8], repeat: u32) -> Result<()> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = repeat;
+        match self {
+            Self::Pinned(pinned) if name == names::EGRESS => pinned.egress.test_run(options)?,
+            Self::Pinned(pinned) => pinned.ingress.test_run(options)?,
+            Self::Object(object) => match object.ebpf.program(name) {
+                Some(Program::SchedClassifier(program)) => program.test_run(options)?,
+                Some(Program::Xdp(program)) => program.test_run(options)?,
+                _ => bail!("no program {name}"),
+            },
+        };
+        Ok(())
+    }
+}

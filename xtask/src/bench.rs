@@ -1,0 +1,40 @@
+//! Builds treeline and its bench in release mode and runs the bench.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand};
+
+use crate::{child, demo, machine::Machine, setup};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Cost of a packet in the kernel programs, beside empty ones and published methods.
+    Datapath {
+        /// Passed on to treeline-bench: --quick, --rounds N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
+    ensure!(
+        machine.is_root(),
+        "the bench loads kernel programs, which only root may: run \
+         `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
+    );
+    let What::Datapath { args } = &options.what;
+    setup::run(machine)?;
+    demo::build(machine)?;
+    let mut bench = machine.command(machine.target.join("release").join("treeline-bench"));
+    bench.stdin(Stdio::null()).args(args);
+    let error = bench.exec();
+    Err(error).with_context(|| format!("cannot run `{}`", child::describe(&bench)))
+}
