@@ -47,8 +47,8 @@ pub(crate) static SLOT_A: Array<Table, 1> = Array::new();
 #[btf_map]
 pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
 
-/// Writer: both programs, for sampled flows. Reader: the agent. Size: 8 700 samples, which is 0.2 s of
-/// two CPUs' whole budget.
+/// Writer: both programs, for sampled flows. Reader: the agent. Size: 8 700 samples, more than
+/// two CPUs may emit in one window; beyond that samples are lost, and counted.
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_RING_BYTES> = RingBuf::new();
 

@@ -325,25 +325,6 @@ mod tests {
         );
     }
 
-    /// Run in release by hand: `cargo test --release -- --ignored --nocapture fifty_thousand`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn fifty_thousand_rows_take_well_under_a_second() {
-        for kinds in [40, u32::MAX] {
-            let rows = random_rows(50_000, kinds, 5);
-            let begin = std::time::Instant::now();
-            let model = DecisionTree::default().train(&rows).unwrap();
-            let trained = begin.elapsed();
-            compile(&model).unwrap();
-            println!(
-                "{kinds} values: trained in {trained:?}, compiled in {:?}: {}",
-                begin.elapsed() - trained,
-                model.summary()
-            );
-            assert!(trained.as_millis() < 1000);
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
