@@ -1,9 +1,9 @@
 //! Makes one packet many flows: another far end each time.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use scheduler_common::features::Features;
+use scheduler_common::features::{Features, SLOTS};
 
-use crate::maps::Scratch;
+use crate::{maps::Scratch, path::Between};
 
 /// 1 lets the spread act; read-only data, so that 0 leaves no instruction of it.
 #[unsafe(no_mangle)]
@@ -31,6 +31,16 @@ static SPREAD: Array<Spread, 1> = Array::new();
 /// Far ports, so that the far port stays the higher one and the service is known.
 const PORT_BITS: u32 = 14;
 const FIRST_PORT: u16 = 16_384;
+
+/// Every packet gets another far end.
+pub(crate) struct On;
+
+impl Between for On {
+    #[inline(always)]
+    fn apply(scratch: &mut Scratch) {
+        apply(scratch);
+    }
+}
 
 /// Gives the parsed packet the far end of the next flow.
 #[inline(always)]
@@ -88,7 +98,8 @@ pub(crate) fn features() -> Option<Features> {
     let c = xorshift(b);
     spread.state = c;
     let shift = |x: u64, by: u32| (x as u32) >> (by & 31);
-    Some([
+    let mut features = [0; SLOTS];
+    let drawn = [
         shift(a, (a >> 59) as u32),
         shift(a >> 8, (a >> 54) as u32),
         shift(a >> 16, (a >> 49) as u32),
@@ -101,9 +112,9 @@ pub(crate) fn features() -> Option<Features> {
         shift(c >> 8, (a >> 44) as u32),
         shift(c >> 16, (b >> 44) as u32),
         shift(c >> 24, (c >> 44) as u32),
-        0,
-        0,
-        0,
-        0,
-    ])
+    ];
+    for (slot, value) in features.iter_mut().zip(drawn) {
+        *slot = value;
+    }
+    Some(features)
 }
