@@ -77,9 +77,20 @@ struct Flow {
     protocol: u8,
     ends: [SocketAddr; 2],
     messages: Vec<Message>,
+    /// Messages of which the programs are known to miss something, and what is left of them.
+    short: Vec<(Message, Message)>,
 }
 
 impl Flow {
+    /// The list with its known faults.
+    fn of_the_programs(&self) -> Vec<Message> {
+        let fault = |message: &Message| self.short.iter().find(|(whole, _)| whole == message);
+        let messages = self.messages.iter();
+        messages
+            .map(|message| fault(message).map_or(*message, |(_, short)| *short))
+            .collect()
+    }
+
     /// Who sends the packet, if it is of this flow.
     fn side(&self, headers: &Headers) -> Option<Side> {
         if headers.protocol != self.protocol {
@@ -123,6 +134,7 @@ fn flows() -> Vec<Flow> {
                     protocol: 0,
                     ends: [SocketAddr::from(([0; 4], 0)); 2],
                     messages: Vec::new(),
+                    short: Vec::new(),
                 });
                 Some(())
             }
@@ -139,6 +151,15 @@ fn add(flow: &mut Flow, words: &[&'static str]) -> Option<()> {
         [protocol @ ("tcp" | "udp"), first, second] => {
             flow.protocol = if protocol == "tcp" { TCP } else { UDP };
             flow.ends = [first.parse().ok()?, second.parse().ok()?];
+        }
+        ["programs", bytes, segments] => {
+            let whole = *flow.messages.last()?;
+            let short = Message {
+                bytes: bytes.parse().ok()?,
+                segments: segments.parse().ok()?,
+                ..whole
+            };
+            flow.short.push((whole, short));
         }
         [side, bytes, segments, end, ref frame @ ..] => flow.messages.push(Message {
             side: match side {
@@ -246,7 +267,7 @@ fn difference(flow: &Flow, found: &[Message]) -> Option<String> {
         message.map_or_else(|| "nothing".to_owned(), Message::to_string)
     };
     Side::BOTH.into_iter().find_map(|side| {
-        let (wanted, found) = (of_side(&flow.messages, side), of_side(found, side));
+        let (wanted, found) = (of_side(&flow.of_the_programs(), side), of_side(found, side));
         let differs =
             (0..wanted.len().max(found.len())).find(|at| wanted.get(*at) != found.get(*at))?;
         Some(format!(
