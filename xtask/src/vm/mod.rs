@@ -53,8 +53,9 @@ impl FromStr for Series {
 
 /// Kernels that every change is tried on, where QEMU and they can be had.
 const MATRIX: [&str; 3] = ["6.1", "6.12", "7.3"];
-/// Tests that are quick and steady under emulation, and tell what another kernel may do otherwise.
-const STEADY: [&str; 5] = ["verifier", "prog_run", "swap", "bands", "lifecycle"];
+/// Tests that are quick and steady under emulation, and tell what another kernel may do otherwise. Not
+/// among them is `swap`, which waits for more packets than an emulated processor makes in time.
+const STEADY: [&str; 4] = ["verifier", "prog_run", "bands", "lifecycle"];
 /// How long a kernel of the matrix may take; more than the tests need on a busy machine.
 const STEADY_LIMIT: Duration = Duration::from_secs(4 * 60);
 
