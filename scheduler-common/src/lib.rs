@@ -15,7 +15,7 @@
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod class;
@@ -29,7 +29,7 @@ pub mod settings;
 pub mod tree;
 
 /// Version of everything in this crate; programs and agent must agree on it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and programs in the eBPF object and, alike, of their pins.
 pub mod names {

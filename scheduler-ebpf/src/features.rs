@@ -31,6 +31,22 @@ pub fn extract(headers: &Headers, state: &FlowState, step: &Step) -> Features {
         step.gap_us,
         step.age_us,
         0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
     ];
     features
 }

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, GenerationCount},
+    features::Features,
     flow::{FlowKey, FlowState},
     sample::Sample,
     settings::{SampleBudget, Settings},
@@ -75,6 +76,8 @@ pub(crate) struct Scratch {
     pub(crate) parsed: Parsed,
     /// What it did to its flow.
     pub(crate) step: Step,
+    /// How it is described to the model.
+    pub(crate) features: Features,
     /// Where the parser makes the verifier forget an offset.
     pub(crate) forgotten: u32,
 }

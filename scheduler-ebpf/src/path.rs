@@ -5,6 +5,7 @@ use aya_log_ebpf::info;
 use scheduler_common::{
     ABI_VERSION,
     counter::{Counter, Skip},
+    features::Features,
     flow::{FlowKey, FlowState},
     sample::Hook,
     settings::Settings,
@@ -75,7 +76,12 @@ pub(crate) fn account<C: EbpfContext>(
 ) -> Result<u8, Skip> {
     // SAFETY: the helper takes no argument and reads a clock.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Scratch { parsed, step, .. } = scratch;
+    let Scratch {
+        parsed,
+        step,
+        features: described,
+        ..
+    } = scratch;
     find_fragment(parsed, ifindex)?;
     if parsed.inner != 0 {
         count::one(Counter::InnerPackets);
@@ -94,7 +100,8 @@ pub(crate) fn account<C: EbpfContext>(
         now_ns,
     );
     if step.decision {
-        decide(ctx, settings, (headers, hook), (state, step), now_ns);
+        *described = features::extract(headers, state, step);
+        decide(ctx, settings, (hook, described), (state, step.half), now_ns);
     }
     // After the decision: a FIN ends the message that it has just been part of.
     sample::message_end(state, settings, (hook, step.half), &step.own_end, now_ns);
@@ -177,22 +184,21 @@ fn secret() -> [u64; 2] {
     [low, high]
 }
 
-/// Describes the packet, asks the model on egress, and reports both.
+/// Asks the model on egress, and reports both.
 #[inline(always)]
 fn decide<C: EbpfContext>(
     ctx: &C,
     settings: &Settings,
-    (headers, hook): (&Headers, Hook),
-    (state, step): (&mut FlowState, &Step),
+    (hook, described): (Hook, &Features),
+    (state, half): (&mut FlowState, usize),
     now_ns: u64,
 ) {
     count::one(Counter::DecisionPoints);
-    let half = step.half & 1;
-    let described = features::extract(headers, state, step);
+    let half = half & 1;
     let mut predicted_log2_q8 = 0;
     if matches!(hook, Hook::Egress) {
         let own = &mut state.halves[half];
-        match tree::predict(&described) {
+        match tree::predict(described) {
             Some(prediction) => {
                 own.predicted_bytes = own.bytes + prediction.leaf.bytes_to_come();
                 own.generation = prediction.generation;
@@ -210,7 +216,7 @@ fn decide<C: EbpfContext>(
         state,
         settings,
         (hook, half),
-        (&described, predicted_log2_q8),
+        (described, predicted_log2_q8),
         now_ns,
     );
 }
