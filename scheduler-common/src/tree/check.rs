@@ -1,6 +1,8 @@
 //! Whether the kernel may be given a table.
 
-use super::{Block, LANES, Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_STEPS, MAX_TREES, Table, mean_factor};
+use super::{
+    Block, CHILDREN, Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_STEPS, MAX_TREES, Table, mean_factor,
+};
 use crate::{ABI_VERSION, features::Feature};
 
 /// Why a table must not be loaded.
@@ -57,7 +59,7 @@ impl Table {
         if self.trees as usize > MAX_TREES
             || self.block_count as usize > MAX_BLOCKS
             || self.depth > MAX_DEPTH
-            || self.steps.iter().any(|steps| *steps > MAX_STEPS)
+            || self.steps > MAX_STEPS
         {
             return Err(TableError::TooLarge);
         }
@@ -88,11 +90,11 @@ impl Table {
             }
             check_split(block, at, blocks.len())?;
             let child = block.child() as usize;
-            let below = heights[child..child + LANES].iter().max();
+            let below = heights[child..child + CHILDREN].iter().max();
             heights[index] = below.map_or(0, |height| height.saturating_add(1));
         }
         for tree in 0..self.trees {
-            if heights[tree as usize] > self.steps[tree as usize / LANES] {
+            if u32::from(heights[tree as usize]) > self.steps {
                 return Err(TableError::TooDeep { tree });
             }
         }
@@ -111,10 +113,10 @@ fn check_split(block: &Block, at: u32, blocks: usize) -> Result<(), TableError> 
     if child <= at {
         return Err(TableError::Backwards { at });
     }
-    if child as usize + 4 > blocks {
+    if child as usize + CHILDREN > blocks {
         return Err(TableError::OutOfRange { at });
     }
-    if child % 4 != 0 {
+    if !(child as usize).is_multiple_of(CHILDREN) {
         return Err(TableError::Unaligned { at });
     }
     Ok(())

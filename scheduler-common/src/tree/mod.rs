@@ -7,8 +7,8 @@
 //! There is no branch on data in a step, and a bad table can at worst give a wrong number: indices are
 //! masked and the number of steps is bounded.
 //!
-//! The trees of a forest are walked four at a time, a step of each in turn: the four wait for memory and for
-//! each other's arithmetic at once.
+//! The trees of a forest are walked four at a time, a step of each in turn: they wait for memory and for their
+//! own arithmetic at the same time.
 
 mod check;
 #[cfg(any(test, feature = "user"))]
@@ -30,11 +30,12 @@ pub const MAX_TREES: usize = 16;
 /// Splits on a path.
 pub const MAX_DEPTH: u32 = 12;
 /// Blocks on a path above its leaf: two splits each.
-pub const MAX_STEPS: u8 = (MAX_DEPTH / 2) as u8;
+pub const MAX_STEPS: u32 = MAX_DEPTH / 2;
+
 /// Trees that are walked side by side.
-pub const LANES: usize = 4;
-/// Groups of that many trees.
-pub const QUADS: usize = MAX_TREES / LANES;
+const LANES: usize = 4;
+/// Blocks in a group: where a step can lead.
+const CHILDREN: usize = 4;
 
 /// Added to the bytes to come before the logarithm is taken.
 ///
@@ -72,7 +73,7 @@ const CHILD_SHIFT: u32 = 3 * FEATURE_BITS;
 
 const _: () = assert!(MAX_BLOCKS.is_power_of_two() && SLOTS.is_power_of_two());
 const _: () = assert!(MAX_BLOCKS <= 1 << (u32::BITS - CHILD_SHIFT));
-const _: () = assert!(MAX_TREES.is_multiple_of(LANES));
+const _: () = assert!(MAX_TREES.is_multiple_of(CHILDREN) && MAX_TREES.is_multiple_of(LANES));
 
 impl Block {
     /// The block that tests `features` against `thresholds` and leads to one of the four at `child`.
@@ -158,8 +159,8 @@ pub struct Table {
     pub trees: u32,
     /// [`mean_factor`] of `trees`, so that the kernel need not divide.
     pub mean_factor: u32,
-    /// Blocks to pass to the deepest leaf of trees 0 to 3, 4 to 7 and so on.
-    pub steps: [u8; QUADS],
+    /// Blocks to pass on the way to the deepest leaf.
+    pub steps: u32,
     /// Splits on the longest path, for people.
     pub depth: u32,
     /// Splits and leaves of all trees, for people.
@@ -196,7 +197,7 @@ impl Table {
         generation: 0,
         trees: 0,
         mean_factor: 0,
-        steps: [0; QUADS],
+        steps: 0,
         depth: 0,
         node_count: 0,
         block_count: 0,
@@ -213,7 +214,11 @@ impl Table {
         match self.trees {
             0 => None,
             1 => Some(self.walk_one(features)),
-            _ => Some(self.walk_all(features)),
+            _ => Some(match self.steps {
+                0..=3 => self.walk_all::<3>(features),
+                4 => self.walk_all::<4>(features),
+                _ => self.walk_all::<MAX_STEPS>(features),
+            }),
         }
     }
 
@@ -221,47 +226,48 @@ impl Table {
     fn walk_one(&self, features: &Features) -> Leaf {
         let mut at = 0;
         for step in 0..MAX_STEPS {
-            if step >= self.steps[0] {
+            if step >= self.steps {
                 break;
             }
             at = self.step(at, features);
         }
-        Leaf::unpack(self.block(at).thresholds[2])
+        self.leaf(at)
     }
 
+    /// Its `STEPS` are known to the compiler: a loop that ends on what the table says would be verified once for
+    /// each way out of it, and those of the quads behind it once for each of these.
     #[inline(always)]
-    fn walk_all(&self, features: &Features) -> Leaf {
-        let mut log2_sum = 0u64;
-        let mut sigma_sum = 0u64;
-        for quad in 0..QUADS {
+    fn walk_all<const STEPS: u32>(&self, features: &Features) -> Leaf {
+        let (mut log2_sum, mut sigma_sum) = (0u64, 0u64);
+        for quad in 0..(MAX_TREES / LANES) {
             let first = quad * LANES;
             if first as u32 >= self.trees {
                 break;
             }
-            // Of each quad its own number, so that the verifier learns nothing of one from another.
-            let steps = self.steps[quad & (QUADS - 1)];
             let root = (first * size_of::<Block>()) as u64;
             let [mut a, mut b, mut c, mut d] = [root, root + 16, root + 32, root + 48];
-            for step in 0..MAX_STEPS {
-                if step >= steps {
-                    break;
-                }
+            for _ in 0..STEPS {
                 a = self.step(a, features);
                 b = self.step(b, features);
                 c = self.step(c, features);
                 d = self.step(d, features);
             }
             for at in [a, b, c, d] {
-                let leaf = Leaf::unpack(self.block(at).thresholds[2]);
+                let leaf = self.leaf(at);
                 log2_sum += u64::from(leaf.log2_q8);
                 sigma_sum += u64::from(leaf.sigma_q8);
             }
         }
-        let factor = u64::from(self.mean_factor);
+        let mean = |sum: u64| (sum.wrapping_mul(u64::from(self.mean_factor)) >> MEAN_SHIFT) as u16;
         Leaf {
-            log2_q8: (log2_sum.wrapping_mul(factor) >> MEAN_SHIFT) as u16,
-            sigma_q8: (sigma_sum.wrapping_mul(factor) >> MEAN_SHIFT) as u16,
+            log2_q8: mean(log2_sum),
+            sigma_q8: mean(sigma_sum),
         }
+    }
+
+    #[inline(always)]
+    const fn leaf(&self, at: u64) -> Leaf {
+        Leaf::unpack(self.block(at).thresholds[2])
     }
 
     /// From the block at byte `at` of the blocks to the one that the features lead to, likewise in bytes.
@@ -274,12 +280,13 @@ impl Table {
         };
         let [upper, left, right] = block.thresholds.map(u64::from);
         // The high half of a 64-bit difference of two 32-bit numbers is all ones if the value is the
-        // greater, and zeroes otherwise; LLVM keeps this form without a branch.
-        let right_of_upper = ((upper.wrapping_sub(value(0)) as i64) >> 32) as u64;
-        let left = left.wrapping_sub(value(1));
-        let right = right.wrapping_sub(value(2));
-        let lower = left ^ ((left ^ right) & right_of_upper);
-        (link >> CHILD_SHIFT << 4) + (right_of_upper & 32) + (lower >> 32 & 16)
+        // greater, and zeroes otherwise; LLVM keeps this form without a branch. The shift is a logical one
+        // and a shift chooses, for want of a mask: verifiers follow both values of a mask at each `and`.
+        let right_of_upper = upper.wrapping_sub(value(0)) >> 32 & 1;
+        let left = left.wrapping_sub(value(1)) >> 32 & 16;
+        let right = right.wrapping_sub(value(2)) >> 32 & 32;
+        let lower = (left | right) >> right_of_upper & 16;
+        (link >> CHILD_SHIFT << 4) + (right_of_upper << 5) + lower
     }
 
     #[inline(always)]

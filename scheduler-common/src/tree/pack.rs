@@ -1,8 +1,8 @@
 //! Trees of single splits → the blocks of a table.
 
-use std::{boxed::Box, collections::VecDeque, vec::Vec};
+use std::collections::VecDeque;
 
-use super::{Block, LANES, Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_TREES, Table, mean_factor};
+use super::{Block, CHILDREN, Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_TREES, Table, mean_factor};
 use crate::features::ZERO_SLOT;
 
 /// A split or a leaf of a tree; the root stands first, children behind their parents.
@@ -77,8 +77,7 @@ impl Table {
                 return Err(PackError::TooDeep { tree, depth });
             }
             table.depth = table.depth.max(depth);
-            let steps = &mut table.steps[tree / LANES];
-            *steps = (*steps).max(depth.div_ceil(2) as u8);
+            table.steps = table.steps.max(depth.div_ceil(2));
             place(&mut table, tree, nodes)?;
         }
         Ok(table)
@@ -161,11 +160,11 @@ fn lower(nodes: &[Node], index: u32) -> Lower {
 /// The index of four more blocks.
 fn reserve(table: &mut Table) -> Result<u32, PackError> {
     let first = table.block_count;
-    if first as usize + LANES > MAX_BLOCKS {
+    if first as usize + CHILDREN > MAX_BLOCKS {
         return Err(PackError::TooManyBlocks {
             nodes: table.node_count as usize,
         });
     }
-    table.block_count = first + LANES as u32;
+    table.block_count = first + CHILDREN as u32;
     Ok(first)
 }

@@ -57,7 +57,7 @@ fn an_empty_table_predicts_nothing() {
 #[test]
 fn a_walk_that_has_arrived_stays() {
     let mut table = stump();
-    table.steps = [MAX_STEPS; QUADS];
+    table.steps = MAX_STEPS;
     assert_eq!(table.walk(&[u32::MAX; SLOTS]).unwrap().log2_q8, 200);
     assert_eq!(table.walk(&[5; SLOTS]).unwrap().log2_q8, 100);
 }
@@ -66,7 +66,7 @@ fn a_walk_that_has_arrived_stays() {
 fn two_splits_are_one_step() {
     for (depth, steps) in [(0, 0), (1, 1), (2, 1), (3, 2), (11, 6), (12, 6)] {
         let table = Table::pack(1, &[comb(depth)]).unwrap();
-        assert_eq!((table.steps[0], table.depth), (steps, depth));
+        assert_eq!((table.steps, table.depth), (steps, depth));
         assert_eq!(table.block_count, 16 + 4 * u32::from(steps));
         assert_eq!(table.node_count, 2 * depth + 1);
     }
@@ -84,7 +84,7 @@ fn faults_are_found() {
     assert_eq!(fault(|t| t.depth = 13), TableError::TooLarge);
     assert_eq!(fault(|t| t.trees = 17), TableError::TooLarge);
     assert_eq!(fault(|t| t.block_count = 8193), TableError::TooLarge);
-    assert_eq!(fault(|t| t.steps[3] = 7), TableError::TooLarge);
+    assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.mean_factor -= 1),
         TableError::MeanFactor(0xff_ffff)
@@ -111,7 +111,7 @@ fn faults_are_found() {
         fault(|t| t.blocks[17] = t.blocks[18]),
         TableError::BadFeature { at: 17 }
     );
-    assert_eq!(fault(|t| t.steps[0] = 0), TableError::TooDeep { tree: 0 });
+    assert_eq!(fault(|t| t.steps = 0), TableError::TooDeep { tree: 0 });
 }
 
 #[test]
@@ -312,7 +312,7 @@ proptest! {
     #[test]
     fn whatever_the_table_holds_a_walk_ends(
         words in proptest::collection::vec(any::<([u32; 3], u32)>(), 64),
-        steps in any::<[u8; QUADS]>(),
+        steps in any::<u32>(),
         (trees, mean_factor) in (0u32..40, any::<u32>()),
         features in any::<Features>(),
     ) {

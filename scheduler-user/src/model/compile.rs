@@ -202,7 +202,7 @@ mod tests {
             assert_eq!(f64::from(table.walk(&features).unwrap().log2_q8), expected);
         }
         assert_eq!((table.depth, table.node_count), (5, 11));
-        assert_eq!((table.steps[0], table.block_count), (3, 16 + 3 * 4));
+        assert_eq!((table.steps, table.block_count), (3, 16 + 3 * 4));
     }
 
     #[test]
