@@ -78,6 +78,8 @@ const fn xorshift(mut x: u64) -> u64 {
 }
 
 /// Twelve random features, spread over the orders of magnitude.
+///
+/// The slots that no tree of the bench tests are not zero: zeroing them would call `memset`.
 #[inline(always)]
 pub(crate) fn features() -> Option<Features> {
     let spread = SPREAD.get_ptr_mut(0)?;
@@ -101,25 +103,25 @@ pub(crate) fn features() -> Option<Features> {
         shift(c >> 8, (a >> 44) as u32),
         shift(c >> 16, (b >> 44) as u32),
         shift(c >> 24, (c >> 44) as u32),
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
+        a as u32,
         0,
     ])
 }
