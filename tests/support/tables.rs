@@ -55,8 +55,8 @@ pub(crate) fn forest(generation: u32, size: (usize, u32), rng: &mut StdRng) -> B
 }
 
 fn grown((trees, depth): (usize, u32), rng: &mut StdRng) -> Vec<Vec<Node>> {
-    let splits = (1 << depth) - 1;
-    let mut node = |index| {
+    let splits = (1u32 << depth) - 1;
+    let mut node = |index: u32| {
         if index < splits {
             Node::Split {
                 feature: rng.random_range(0..Feature::ALL.len() as u8),
