@@ -35,10 +35,10 @@ pub(crate) fn by_port(generation: u32, port: u16) -> Box<Table> {
     packed(generation, &[nodes])
 }
 
-/// As many full trees as a table takes, whose every leaf predicts `log2_q8`; the splits differ by seed, so
+/// As many trees as a table takes, full, whose every leaf predicts `log2_q8`; the splits differ by seed, so
 /// a walk that mixed two such tables would end in leaves of both.
 pub(crate) fn unanimous(generation: u32, log2_q8: u16, rng: &mut StdRng) -> Box<Table> {
-    const DEPTH: u32 = 7;
+    const DEPTH: u32 = 6;
     let mut trees = grown((MAX_TREES, DEPTH), rng);
     for node in trees.iter_mut().flatten() {
         if let Node::Leaf(leaf) = node {
