@@ -59,8 +59,8 @@ fn grown((trees, depth): (usize, u32), rng: &mut StdRng) -> Vec<Vec<Node>> {
     let mut node = |index: u32| {
         if index < splits {
             Node::Split {
-                feature: rng.random_range(0..Feature::ALL.len() as u8),
                 threshold: threshold(rng),
+                feature: rng.random_range(0..Feature::ALL.len() as u8),
                 at_most: 2 * index + 1,
                 above: 2 * index + 2,
             }
