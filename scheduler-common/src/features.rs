@@ -77,7 +77,7 @@ features! {
 /// Slots in a feature vector: a power of two, so that an index is bounded by a mask.
 pub const SLOTS: usize = 32;
 
-/// The slot past the last feature, always zero: leaves of a tree test it (see [`crate::tree`]).
+/// The last slot, always zero: what a block of a tree names where it tests nothing (see [`crate::tree`]).
 pub const ZERO_SLOT: u8 = 31;
 
 /// Features of one packet, indexed by [`Feature`]; unused slots are zero.

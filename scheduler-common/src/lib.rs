@@ -16,7 +16,7 @@
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod class;

@@ -58,7 +58,8 @@ impl Maps {
     /// Gives the model of so many trees of such a depth, unless it is there.
     pub(crate) fn activate(&mut self, forest: (u32, u32)) -> Result<()> {
         if self.active != Some(forest) {
-            let table = trees::table(forest);
+            let table = trees::table(forest)
+                .map_err(|fault| anyhow!("the bench's trees do not fit: {fault:?}"))?;
             table
                 .check()
                 .map_err(|fault| anyhow!("the bench's table is not sound: {fault:?}"))?;
