@@ -67,7 +67,7 @@ fn two_splits_are_one_step() {
     for (depth, steps) in [(0, 0), (1, 1), (2, 1), (3, 2), (11, 6), (12, 6)] {
         let table = Table::pack(1, &[comb(depth)]).unwrap();
         assert_eq!((table.steps, table.depth), (steps, depth));
-        assert_eq!(table.block_count, 16 + 4 * u32::from(steps));
+        assert_eq!(table.block_count, 16 + 4 * steps);
         assert_eq!(table.node_count, 2 * depth + 1);
     }
 }
@@ -152,7 +152,7 @@ fn the_mean_is_that_of_a_division() {
     for trees in 1..=MAX_TREES as u32 {
         let most = trees * u32::from(u16::MAX);
         for sum in (0..=most).rev().step_by(7).chain(0..100.min(most)) {
-            let mean = u64::from(sum) * u64::from(mean_factor(trees)) >> MEAN_SHIFT;
+            let mean = (u64::from(sum) * u64::from(mean_factor(trees))) >> MEAN_SHIFT;
             assert_eq!(mean, u64::from(sum / trees));
         }
     }
