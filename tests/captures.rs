@@ -8,10 +8,7 @@ use scheduler_common::{
     sample::Hook,
     settings::{Settings, settings_flags},
 };
-use scheduler_ebpf::{
-    flow,
-    parse::{self, How, Parsed},
-};
+use scheduler_ebpf::parse::{self, How, Parsed};
 
 use crate::support::{
     captures::{self, Capture, Start},

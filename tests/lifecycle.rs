@@ -8,6 +8,7 @@ use aya_obj::programs::XdpAttachType;
 use bed::netns::{Bed, Namespace, UPLINK};
 use nix::sys::signal::Signal;
 use scheduler_common::{
+    flow::DEFAULT_ENTRIES,
     names,
     settings::{Settings, settings_flags},
 };

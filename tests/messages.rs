@@ -8,11 +8,12 @@ use std::{
 };
 
 use scheduler_common::{
-    flow::{FlowState, half_flags},
+    flow::{Flow as Entry, Hashing, Story, half_flags},
     settings::Settings,
 };
 use scheduler_ebpf::{
-    flow::{self, Cause, Ended, Step},
+    flow::{self, Cause, Ended, Step, event},
+    hash,
     parse::{self, Headers, How, Parsed, TCP, UDP},
 };
 
@@ -193,7 +194,14 @@ fn add(flow: &mut Flow, words: &[&'static str]) -> Option<()> {
 fn messages_of(packets: &[Packet], flow: &Flow) -> Vec<Message> {
     const IFINDEX: u32 = 1;
     let settings = Settings::default();
-    let mut state: Option<FlowState> = None;
+    // The kernel's secret is another one each time; which half is whose does not matter here.
+    let hashing = Hashing {
+        multipliers: std::array::from_fn(|index| (index as u64 + 1) << 33 | 0x1d),
+        sample_key: [0, 0],
+        set_mask: 0,
+        _pad: 0,
+    };
+    let mut entry: Option<(Entry, Story)> = None;
     let mut half_of_first = 0;
     let mut messages = Vec::new();
     for (frame, packet) in (1..).zip(packets) {
@@ -206,31 +214,39 @@ fn messages_of(packets: &[Packet], flow: &Flow) -> Vec<Message> {
         let Some(side) = read.ok().and_then(|()| flow.side(&parsed.headers)) else {
             continue;
         };
-        let (_, half) = flow::key(&parsed.headers, IFINDEX);
+        let identity = hash::identify(&parsed.headers, IFINDEX, &hashing);
+        let half = identity.half as usize;
         half_of_first = if side == Side::First { half } else { half ^ 1 };
-        let state = state.get_or_insert_with(|| {
-            let mut fresh = FlowState::ZERO;
-            flow::open(&mut fresh, &parsed.headers, half, 0, packet.time_ns);
-            fresh
-        });
+        let now_ticks = flow::ticks(packet.time_ns);
         let mut step = Step {
-            half,
+            half: identity.half,
             segments: 1,
+            now_ticks,
             ..Step::default()
         };
-        flow::advance(state, &parsed.headers, &settings, packet.time_ns, &mut step);
+        let (entry, story) = entry.get_or_insert_with(|| {
+            step.events = event::ENTERED;
+            let mut entry = Entry::default();
+            flow::open(&mut entry, identity.tag, now_ticks);
+            (entry, Story::default())
+        });
+        flow::advance(entry, &parsed.headers, &settings, &mut step);
+        if step.has(event::PAGE) {
+            let both = (&mut *entry, &mut *story);
+            flow::turn_page(both, &parsed.headers, &settings, packet.time_ns, &mut step);
+        }
         for (half, ended) in [(half ^ 1, step.other_end), (half, step.own_end)] {
             let side = Side::BOTH[half ^ half_of_first];
             messages.extend(message(side, &ended, frame));
         }
     }
-    let halves = state.map_or([FlowState::ZERO.halves[0]; 2], |state| state.halves);
+    let halves = entry.unwrap_or_default().0.halves;
     for side in Side::BOTH {
         let half = &halves[side as usize ^ half_of_first];
         if half.flags & half_flags::OPEN != 0 {
             messages.push(Message {
                 side,
-                bytes: half.bytes,
+                bytes: u64::from(half.bytes),
                 segments: half.packets,
                 end: End::Open,
                 frame: 0,
@@ -249,7 +265,7 @@ fn message(side: Side, ended: &Ended, frame: usize) -> Option<Message> {
     };
     Some(Message {
         side,
-        bytes: ended.bytes,
+        bytes: u64::from(ended.bytes),
         segments: ended.packets,
         end,
         frame,

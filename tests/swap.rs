@@ -12,10 +12,10 @@ use scheduler_common::{
     sample::{Hook, Sample, SampleKind},
     tree::Table,
 };
-use scheduler_ebpf::{flow, parse};
+use scheduler_ebpf::parse;
 
 use crate::support::{
-    kernel::{Kernel, Programs, TEST_IFINDEX},
+    kernel::{Kernel, Programs},
     packets::{Ends, Passing},
     privileged, tables, unlimited,
 };

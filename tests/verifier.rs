@@ -1,7 +1,7 @@
 //! What the verifier has to do for the programs, held to a budget.
 
 use aya::programs::ProgramInfo;
-use scheduler_common::{names, settings::Settings};
+use scheduler_common::{flow::DEFAULT_ENTRIES, names, settings::Settings};
 use treeline::datapath::Datapath;
 
 use crate::support::{OwnInstance, privileged};
