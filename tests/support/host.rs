@@ -7,7 +7,7 @@ use scheduler_common::{
     class::class_handle,
     counter::{Counter, GENERATION_SLOTS, Skip},
     features::SLOTS,
-    flow::{Flow, Hashing, Story, half_flags},
+    flow::{Flow, Hashing, Story, TICK_SHIFT, half_flags},
     history::HistoryEntry,
     sample::{Hook, Sample, SampleKind},
     settings::{Settings, settings_flags},
@@ -253,7 +253,7 @@ impl Twin {
             (None, _) => real.1.first_ns,
             (Some(_), Some(sample)) => sample.time_ns,
             // The client's packet that ends the handshake leaves no other trace.
-            (Some(_), None) => real.1.first_ns + u64::from(real.1.rtt_us) * 1000,
+            (Some(_), None) => real.1.first_ns + ns_of(real.1.rtt_us),
         };
         self.latest = Clocks {
             coarse_ticks,
@@ -443,6 +443,12 @@ fn how(settings: &Settings, passing: &Passing) -> How {
         network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
         inner: settings.flags & settings_flags::INNER != 0,
     }
+}
+
+/// A time that has this many microseconds, as the programs count them.
+const fn ns_of(us: u32) -> u64 {
+    let ticks = (us as u64 * 1000).div_ceil(1 << TICK_SHIFT);
+    ticks << TICK_SHIFT
 }
 
 fn expected(

@@ -2,7 +2,10 @@
 
 use scheduler_common::flow::{DEAD_TICKS, Flow, Half, Story, StoryHalf, WAYS};
 
-use crate::{flow::elapsed, parse::Headers};
+use crate::parse::Headers;
+
+/// Another CPU's clock may have been ahead of this one's by less than that.
+const LATE_TICKS: u32 = 1 << 10;
 
 /// Index of the flow's entry in its set.
 ///
@@ -37,15 +40,17 @@ pub fn victim(flows: &[Flow; WAYS], first_way: u32, now_ticks: u32) -> usize {
 /// Whether the flow of an entry has had traffic of late, so that losing its place costs it its message.
 #[inline(always)]
 pub fn is_alive(flow: &Flow, now_ticks: u32) -> bool {
-    flow.tag != 0 && idle(flow, now_ticks) < DEAD_TICKS
+    flow.tag != 0 && idle(flow, now_ticks) < DEAD_TICKS + LATE_TICKS
 }
 
+/// Ticks since the flow's latest payload in either direction, and [`LATE_TICKS`].
 #[inline(always)]
 fn idle(flow: &Flow, now_ticks: u32) -> u32 {
     let [a, b] = &flow.halves;
+    let now_ticks = now_ticks.wrapping_add(LATE_TICKS);
     let (a_ticks, b_ticks) = (
-        elapsed(now_ticks, a.last_ticks),
-        elapsed(now_ticks, b.last_ticks),
+        now_ticks.wrapping_sub(a.last_ticks),
+        now_ticks.wrapping_sub(b.last_ticks),
     );
     a_ticks.min(b_ticks)
 }
