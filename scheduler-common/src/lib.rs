@@ -8,6 +8,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`act`] | DSCP and pace of a band |
 //! | [`class`] | bands, the cut points between them, the value of `skb->priority` |
 //! | [`counter`] | every way a packet can leave the programs, one index each |
 //! | [`features`] | the feature list: index, name, unit |
@@ -18,6 +19,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod act;
 pub mod class;
 pub mod counter;
 pub mod features;
@@ -29,7 +31,7 @@ pub mod settings;
 pub mod tree;
 
 /// Version of everything in this crate; programs and agent must agree on it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and programs in the eBPF object and, alike, of their pins.
 pub mod names {

@@ -90,3 +90,8 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENT
 /// hook, which is not re-entered on a CPU. Size: one a hook and CPU.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
+
+/// Key: band. Value: when the last paced packet of the band will have departed, ns. Writer and reader: the egress
+/// program, where a band is paced. Size: the bands.
+#[btf_map]
+pub(crate) static PACED_UNTIL: Array<u64, { scheduler_common::class::BANDS }> = Array::new();
