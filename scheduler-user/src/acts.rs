@@ -5,7 +5,7 @@ use scheduler_common::{
     class::BANDS,
     settings::{Act, Settings, settings_flags},
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     datapath::Datapath,
@@ -115,7 +115,7 @@ pub async fn set(
         check_others(instance, ifindex, &wanted.acts, &mapping).await?;
     }
     if mapping.priorities.is_none() {
-        warn!(
+        info!(
             interface,
             what = "skb->priority is left alone",
             why = mapping.described

@@ -6,7 +6,7 @@ use scheduler_common::{
     settings::Act,
 };
 
-use super::wire::{FULL_BYTES, Wire, receiver, send_message, sender};
+use super::wire::{FULL_BYTES, Wire, never_idle, receiver, send_message, sender};
 use crate::support::{agent::Site, privileged};
 
 /// Bytes of a datagram with IPv4 and UDP headers, which cuts count, and with Ethernet's, which classes count.
@@ -22,8 +22,9 @@ fn shown(wire: &Wire) -> String {
 }
 
 /// Sends a long message; each class must have got the packets between its cuts.
-fn assert_sorted(wire: &Wire, bands_of_class: &[std::ops::Range<usize>]) {
+fn assert_sorted(wire: &Wire, site: &Site<'_>, bands_of_class: &[std::ops::Range<usize>]) {
     let taken = receiver(&wire.far, CLIENT_V4);
+    never_idle(site);
     let before = wire.classes(bands_of_class.len());
     send_message(&sender(&wire.near, SERVER_V4), CLIENT_V4, LONG);
     let after = wire.classes(bands_of_class.len());
@@ -62,9 +63,9 @@ fn an_administrators_prio_is_kept_and_used() {
     let site = Site::new(&wire.near);
     site.call(&["up", UPLINK, "--model", "none"])
         .expect(0)
-        .says("prio 10:: 8 bands on 3");
+        .says("prio 10:, 8 bands on 3");
     assert_eq!(shown(&wire), before);
-    assert_sorted(&wire, &[0..3, 3..6, 6..8]);
+    assert_sorted(&wire, &site, &[0..3, 3..6, 6..8]);
     site.down().expect(0);
     assert_eq!(shown(&wire), before);
 }
@@ -82,7 +83,7 @@ fn an_administrators_ets_is_kept_and_used() {
     site.call(&["up", UPLINK, "--model", "none"])
         .expect(0)
         .says("8 bands on 4");
-    assert_sorted(&wire, &[0..2, 2..4, 4..6, 6..8]);
+    assert_sorted(&wire, &site, &[0..2, 2..4, 4..6, 6..8]);
     site.down().expect(0);
 }
 
@@ -99,10 +100,11 @@ fn mqprio_is_told_by_its_map() {
     let site = Site::new(&wire.near);
     site.call(&["up", UPLINK, "--model", "none"])
         .expect(0)
-        .says("mqprio 10:: 8 bands on 3");
+        .says("mqprio 10:, 8 bands on 3");
     let settings = site.datapath().settings().unwrap();
     assert_eq!(settings.priorities, [3, 3, 3, 2, 2, 2, 0, 0]);
     let taken = receiver(&wire.far, CLIENT_V4);
+    never_idle(&site);
     let before = wire.classes(4);
     send_message(&sender(&wire.near, SERVER_V4), CLIENT_V4, LONG);
     let after = wire.classes(4);
@@ -130,7 +132,7 @@ fn fq_is_told_by_its_map_where_it_has_bands() {
     let settings = site.datapath().settings().unwrap();
     let kernel = aya::util::KernelVersion::current().unwrap();
     if kernel >= aya::util::KernelVersion::new(6, 7, 0) {
-        up.says("fq 10:: 8 bands on 3");
+        up.says("fq 10:, 8 bands on 3");
         assert_eq!(settings.priorities, [6, 6, 6, 0, 0, 0, 1, 1]);
         assert_eq!(settings.act, Act::Priority as u32);
     } else {
@@ -154,6 +156,7 @@ fn cake_is_told_by_its_tins() {
     let [a, b, c, d] = [4, 3, 2, 1].map(|minor| 0x10_0000 | minor);
     let settings = site.datapath().settings().unwrap();
     assert_eq!(settings.priorities, [a, a, b, b, c, c, d, d]);
+    never_idle(&site);
     send_message(&sender(&wire.near, SERVER_V4), CLIENT_V4, LONG);
     // Columns are bulk, best effort, video, voice.
     let text = wire
@@ -201,7 +204,7 @@ fn roots_of_our_own_sort_without_a_rate() {
             class_handles()
         );
         let bands: Vec<std::ops::Range<usize>> = (0..BANDS).map(|band| band..band + 1).collect();
-        assert_sorted(&wire, &bands);
+        assert_sorted(&wire, &site, &bands);
         let status = site.status();
         let interface = &status["interfaces"][0];
         assert_eq!(
@@ -287,7 +290,9 @@ fn one_root_gives_way_to_another_and_down_restores_the_first() {
     let shaped = ["up", UPLINK, "--rate", "100mbit", "--replace"];
     site.call(&shaped).expect(0).says("is up at 100mbit");
     assert!(shown(&wire).starts_with("qdisc htb 7e: root"));
-    site.call(&["up", UPLINK]).expect(0).says("is now on");
+    site.call(&["up", UPLINK])
+        .expect(0)
+        .says("was up and is now");
     assert_eq!(shown(&wire), before);
     site.call(&["up", UPLINK]).expect(0).says("already up");
     site.call(&["up", UPLINK, "--rate", "100mbit"])

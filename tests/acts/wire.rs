@@ -7,7 +7,10 @@ use std::{
 };
 
 use bed::netns::{ACCESS, CLIENT_V4, End, Namespace, SERVER_V4, UPLINK};
+use scheduler_common::settings::Settings;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::support::agent::Site;
 
 /// The port that datagrams are sent to.
 pub(super) const PORT: u16 = 4321;
@@ -157,4 +160,14 @@ pub(super) fn send_message(socket: &UdpSocket, to: IpAddr, datagrams: usize) {
     for _ in 0..datagrams {
         socket.send_to(&[0x11; FULL_BYTES], to).unwrap();
     }
+}
+
+/// No pause of a slow machine ends a message.
+pub(super) fn never_idle(site: &Site<'_>) {
+    let datapath = site.datapath();
+    let settings = Settings {
+        idle_floor_us: 60_000_000,
+        ..datapath.settings().unwrap()
+    };
+    datapath.set_settings(&settings).unwrap();
 }

@@ -48,7 +48,7 @@ pub(super) fn up(
     let wanted = how.wanted();
     let place = match wanted.rate_bps {
         Some(rate) => format!("at {}", format_rate(rate)),
-        None => format!("on {}", mapped(interface, &wanted)?),
+        None => mapped(interface, &wanted)?,
     };
     let (word, text) = match came {
         Came::Up => ("up", format!("{interface} is up {place}")),
@@ -89,7 +89,10 @@ pub(super) fn up(
 fn mapped(interface: &str, wanted: &Wanted) -> anyhow::Result<String> {
     let ifindex = uplink::index_of(interface)?;
     let mapping = runtime()?.block_on(acts::mapping_on(interface, ifindex, &wanted.acts))?;
-    Ok(mapping.described)
+    Ok(match mapping.priorities {
+        Some(_) => format!("on {}", mapping.described),
+        None => format!("without priorities ({})", mapping.described),
+    })
 }
 
 /// Queue of the bands on an interface that has just come up.

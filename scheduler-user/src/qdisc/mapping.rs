@@ -46,7 +46,7 @@ impl Mapping {
             kind: kind.to_owned(),
             priorities: Some(folded(queues)),
             paces: false,
-            described: format!("{described}: {BANDS} bands on {}", queues.len()),
+            described: format!("{described}, {BANDS} bands on {} queues", queues.len()),
         }
     }
 
