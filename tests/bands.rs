@@ -1,6 +1,8 @@
 //! A model at work in the kernel programs.
 
-use scheduler_common::{class::Cuts, counter::Counter, sample::Hook, settings::Settings};
+use scheduler_common::{
+    class::Cuts, counter::Counter, sample::Hook, settings::Settings, tree::Block,
+};
 use treeline::datapath::DatapathError;
 
 use crate::support::{
@@ -114,11 +116,11 @@ fn an_unsound_table_is_refused_and_the_old_one_goes_on() {
     kernel.datapath.activate(&good).unwrap();
     twin.table = Some(good);
     let mut cyclic = tables::by_port(4, 80);
-    cyclic.nodes[2].child = 0;
+    cyclic.blocks[0] = Block::split([1; 3], [0; 3], 0);
     let mut foreign = tables::by_port(5, 80);
     foreign.abi_version += 1;
     let mut outside = tables::by_port(6, 80);
-    outside.nodes[2].child = 4;
+    outside.blocks[0] = Block::split([1; 3], [0; 3], 64);
     for bad in [cyclic, foreign, outside] {
         let error = kernel.datapath.activate(&bad).unwrap_err();
         assert!(

@@ -92,7 +92,8 @@ fn captures_are_judged_alike_in_the_kernel_and_on_the_host() {
                 kernel.datapath.set_settings(&twin.settings).unwrap();
             }
             // Both directions of a flow come by, each at its own hook.
-            let half = read(*start, frame).map_or(0, |parsed| flow::key(&parsed.headers, 1).1);
+            let half = read(*start, frame)
+                .map_or(0, |parsed| kernel.identify(&parsed.headers).half as usize);
             let passing = Passing {
                 hook: [Hook::Egress, Hook::Ingress][half],
                 frame: frame.clone(),

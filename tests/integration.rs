@@ -8,6 +8,7 @@ mod captures;
 mod cli;
 mod learning;
 mod lifecycle;
+mod messages;
 mod prog_run;
 mod support;
 mod survival;

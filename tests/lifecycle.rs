@@ -321,7 +321,7 @@ fn a_foreign_xdp_program_keeps_its_place() {
     }
     let bed = Bed::host().unwrap();
     let other = OwnInstance::new();
-    Datapath::open_or_load(&other, &Settings::default()).unwrap();
+    Datapath::open_or_load(&other, &Settings::default(), DEFAULT_ENTRIES).unwrap();
     let pin = other.pins().join("programs").join(names::INGRESS);
     let mut foreign = Xdp::from_pin(pin, XdpAttachType::Interface).unwrap();
     bed.server

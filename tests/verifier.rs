@@ -18,7 +18,7 @@ fn the_verifier_walks_no_more_instructions_than_the_budget() {
         return;
     }
     let instance = OwnInstance::new();
-    Datapath::open_or_load(&instance, &Settings::default()).unwrap();
+    Datapath::open_or_load(&instance, &Settings::default(), DEFAULT_ENTRIES).unwrap();
     for (name, budget) in BUDGETS {
         let pin = instance.pins().join("programs").join(name);
         let info = ProgramInfo::from_pin(pin).unwrap();

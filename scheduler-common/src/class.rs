@@ -57,6 +57,15 @@ impl Cuts {
     }
 }
 
+impl Cuts {
+    /// The largest size that is in the band of `bytes`.
+    #[inline(always)]
+    pub fn end_of_band(&self, bytes: u32) -> u32 {
+        let band = usize::from(self.band_of(u64::from(bytes)));
+        self.bytes.get(band).copied().unwrap_or(u32::MAX)
+    }
+}
+
 impl Default for Cuts {
     fn default() -> Self {
         Self {

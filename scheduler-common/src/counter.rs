@@ -1,5 +1,7 @@
 //! Every way a packet can leave the programs, one index each.
 
+use crate::settings::SampleBudget;
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
         /// Index in the per-CPU counter map.
@@ -47,9 +49,7 @@ counters! {
     OtherProtocol => "skip_other_protocol",
     /// Passed untouched: more extension headers or tags than are followed.
     TooDeep => "skip_too_deep",
-    /// Passed untouched: the flow table had no room.
-    NoFlowSlot => "skip_no_flow_slot",
-    /// Passed untouched: settings absent or of another ABI version.
+    /// Passed untouched: settings or a map absent, or of another ABI version.
     NoSettings => "skip_no_settings",
     /// The table of the active generation was refused (ABI version); aging ruled.
     TableRefused => "table_refused",
@@ -63,6 +63,8 @@ counters! {
     DecisionPoints => "decision_points",
     /// Flows that entered the table.
     FlowsCreated => "flows_created",
+    /// Flows that lost their place in the table to another one within 8.6 s of their last payload: it is too small.
+    FlowsEvicted => "flows_evicted",
     /// Messages begun.
     MessagesStarted => "messages_started",
     /// Messages ended because the other side answered.
@@ -112,14 +114,72 @@ pub enum Skip {
     OtherProtocol = Counter::OtherProtocol as u32,
     /// See [`Counter::TooDeep`].
     TooDeep = Counter::TooDeep as u32,
-    /// See [`Counter::NoFlowSlot`].
-    NoFlowSlot = Counter::NoFlowSlot as u32,
     /// See [`Counter::NoSettings`].
     NoSettings = Counter::NoSettings as u32,
 }
 
 /// Slots in which packets are counted by generation; a slot is reused every so many generations.
 pub const GENERATION_SLOTS: u32 = 16;
+
+/// What one program counts on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Counts {
+    /// By [`Counter`].
+    pub counters: [u64; Counter::COUNT],
+    /// By generation modulo [`GENERATION_SLOTS`].
+    pub generations: [GenerationCount; GENERATION_SLOTS as usize],
+}
+
+/// What outlives a packet on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Kept {
+    /// Counts.
+    pub counts: Counts,
+    /// Samples in the current window.
+    pub budget: SampleBudget,
+}
+
+/// Everything that one program has on one CPU, in one map value: a packet looks it up once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct PerCpu {
+    /// What outlives a packet.
+    pub kept: Kept,
+    /// What one packet is worked out in; of no use to anyone else.
+    pub scratch: [u64; SCRATCH_WORDS],
+}
+
+/// Words of [`PerCpu::scratch`].
+pub const SCRATCH_WORDS: usize = 40;
 
 /// Packets that one generation has classified, on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

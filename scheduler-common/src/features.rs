@@ -64,17 +64,21 @@ features! {
     PreviousBytes => "previous_bytes", "bytes";
     /// From the last payload of the other side to the start of this message.
     TurnaroundUs => "turnaround_us", "us";
-    /// From the previous payload of this direction to this packet.
+    /// From the previous decision point of this message to this packet; at its first packet, from the payload before it.
     GapUs => "gap_us", "us";
     /// Since the first packet of the flow.
     FlowAgeUs => "flow_age_us", "us";
+    /// Mean log2 of earlier messages of this service and direction, in 1/256; 0 if there was none.
+    ServiceLog2Q8 => "service_log2_q8", "";
+    /// The same for this service and the far end's network (/24, /48 under IPv6).
+    PeerLog2Q8 => "peer_log2_q8", "";
 }
 
 /// Slots in a feature vector: a power of two, so that an index is bounded by a mask.
-pub const SLOTS: usize = 16;
+pub const SLOTS: usize = 32;
 
-/// The slot past the last feature, always zero: leaves of a tree test it (see [`crate::tree`]).
-pub const ZERO_SLOT: u8 = 15;
+/// The last slot, always zero: what a block of a tree names where it tests nothing (see [`crate::tree`]).
+pub const ZERO_SLOT: u8 = 31;
 
 /// Features of one packet, indexed by [`Feature`]; unused slots are zero.
 pub type Features = [u32; SLOTS];

@@ -1,42 +1,21 @@
-//! Flow key and flow state, as the flow table holds them.
+//! The flow table: sets of entries, of a cache line each, and their stories.
 
-/// A flow: both directions of a 5-tuple on one interface.
-///
-/// The endpoints are ordered so that both directions have the same key. The interface is part of the
-/// key, because a forwarded flow passes two interfaces and must not be counted twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
-#[repr(C)]
-pub struct FlowKey {
-    /// Lower endpoint's address, network order; IPv4 in the first word, the rest zero.
-    pub low_addr: [u32; 4],
-    /// Higher endpoint's address.
-    pub high_addr: [u32; 4],
-    /// Lower endpoint's port, host order.
-    pub low_port: u16,
-    /// Higher endpoint's port, host order.
-    pub high_port: u16,
-    /// Interface that the packets pass.
-    pub ifindex: u32,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// 4 or 6.
-    pub ip_version: u8,
-    /// Explicit padding.
-    pub _pad: [u8; 6],
-}
+/// Entries of a set.
+pub const WAYS: usize = 4;
 
-const _: () = assert!(size_of::<FlowKey>() == 48 && align_of::<FlowKey>() == 4);
+/// Entries of a table unless asked otherwise.
+pub const DEFAULT_ENTRIES: u32 = 1 << 16;
 
-/// One direction of a flow: the state of its current message.
+/// The largest table: 2 GiB.
+pub const MAX_ENTRIES: u32 = 1 << 24;
+
+/// Times in the table are 2^10 ns = 1.024 µs, 32 bits of them: differences hold for 73 minutes.
+pub const TICK_SHIFT: u32 = 10;
+
+/// An idle time from which an entry is taken for dead when another flow needs its place: 8.6 s.
+pub const DEAD_TICKS: u32 = 1 << 23;
+
+/// Direction of a flow: what each packet reads and writes of its current message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -49,54 +28,45 @@ const _: () = assert!(size_of::<FlowKey>() == 48 && align_of::<FlowKey>() == 4);
 )]
 #[repr(C)]
 pub struct Half {
-    /// Time of the latest packet with payload, monotonic clock; 0 = none yet.
-    pub last_ns: u64,
-    /// New payload bytes of the current message.
-    pub bytes: u64,
-    /// Predicted size of the whole message in bytes; 0 = no prediction.
-    pub predicted_bytes: u64,
+    /// Time of the latest packet with payload, coarse clock.
+    pub last_ticks: u32,
+    /// New payload bytes of the current message; more than 4 GiB are 4 GiB.
+    pub bytes: u32,
+    /// The message is looked at afresh when it has more bytes than this.
+    pub until_bytes: u32,
     /// Segments of the current message.
     pub packets: u32,
-    /// Number of the current message, from 1; 0 = none yet.
-    pub message: u32,
-    /// Size of the message before, saturated.
-    pub previous_bytes: u32,
-    /// From the other side's last payload to the start of this message, saturated.
-    pub turnaround_us: u32,
     /// End of the highest sequence number sent (TCP).
     pub seq_end: u32,
     /// Highest acknowledgement number sent (TCP).
     pub ack: u32,
-    /// Generation of the model behind the prediction; 0 = none.
-    pub generation: u32,
     /// Band of the current message: only ever falls before the next message.
     pub band: u8,
     /// Bits of [`half_flags`].
     pub flags: u8,
+    /// Generation of the model behind the band, modulo [`crate::counter::GENERATION_SLOTS`].
+    pub generation_slot: u8,
     /// Explicit padding.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
 }
 
 impl Half {
     /// A direction in which nothing was sent yet.
     pub const ZERO: Self = Self {
-        last_ns: 0,
+        last_ticks: 0,
         bytes: 0,
-        predicted_bytes: 0,
+        until_bytes: 0,
         packets: 0,
-        message: 0,
-        previous_bytes: 0,
-        turnaround_us: 0,
         seq_end: 0,
         ack: 0,
-        generation: 0,
         band: 0,
         flags: 0,
-        _pad: [0, 0],
+        generation_slot: 0,
+        _pad: 0,
     };
 }
 
-const _: () = assert!(size_of::<Half>() == 56 && align_of::<Half>() == 8);
+const _: () = assert!(size_of::<Half>() == 28 && align_of::<Half>() == 4);
 
 /// Bits of [`Half::flags`].
 pub mod half_flags {
@@ -106,13 +76,118 @@ pub mod half_flags {
     pub const SEQ_VALID: u8 = 2;
     /// `ack` is valid.
     pub const ACK_VALID: u8 = 4;
+    /// This side has sent a SYN; its next other packet comes one round trip later.
+    pub const AWAITS_ROUND_TRIP: u8 = 8;
+    /// A model has judged the current message.
+    pub const PREDICTED: u8 = 16;
 }
 
-/// State of a flow in both directions.
+/// A flow: both directions of a 5-tuple on one interface. One cache line.
 ///
-/// Entries are not locked. Two CPUs may update one entry at the same time (ingress and egress of the
-/// same flow, say); what can be lost is a byte count or one boundary of a message, never memory
-/// safety, and the next packet goes on from whatever stands there.
+/// Entries are not locked. Two CPUs may write one entry at the same time: ingress and egress of a flow, or two
+/// flows that take the same place at once. What can be lost is a byte count, a boundary of a message, or
+/// a place that the second flow takes from the first; never memory safety, and the next packet goes on from
+/// whatever stands there. `tests/table.rs` runs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Flow {
+    /// Keyed hash of 5-tuple and interface, never 0; 0 is a free place.
+    pub tag: u64,
+    /// By direction: `halves[0]` is sent by the end whose hash is the lower one.
+    pub halves: [Half; 2],
+}
+
+const _: () = assert!(size_of::<Flow>() == 64);
+
+/// Direction of a flow: what only decision points and ends of messages read and write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct StoryHalf {
+    /// Number of the current message, from 1; 0 = none yet.
+    pub message: u32,
+    /// Size of the message before.
+    pub previous_bytes: u32,
+    /// From the other side's last payload to the start of this message, saturated.
+    pub turnaround_us: u32,
+    /// Predicted size of the whole message, saturated.
+    pub predicted_bytes: u32,
+    /// Time of the latest decision point, fine clock.
+    pub looked_ticks: u32,
+    /// When the message began: what messages like it were ([`crate::history`]).
+    pub history_log2_q8: [u16; 2],
+}
+
+const _: () = assert!(size_of::<StoryHalf>() == 24);
+
+/// A flow: what only decision points and ends of messages read and write. One cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Story {
+    /// Time of the first packet, monotonic clock.
+    pub first_ns: u64,
+    /// Round-trip time of the handshake; 0 = not seen.
+    pub rtt_us: u32,
+    /// Port of the service, host order.
+    pub service_port: u16,
+    /// Index of the direction that the service sends in.
+    pub service_half: u8,
+    /// 1 once the handshake has told the service; 0 while it is a guess by port number.
+    pub service_known: u8,
+    /// By direction.
+    pub halves: [StoryHalf; 2],
+}
+
+const _: () = assert!(size_of::<Story>() == 64);
+
+/// Entries that flows of one hash share: a flow stands in any of them, the oldest makes room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct FlowSet {
+    /// The flows.
+    pub flows: [Flow; WAYS],
+    /// Their stories, at the same index.
+    pub stories: [Story; WAYS],
+}
+
+const _: () = assert!(size_of::<FlowSet>() == 512 && WAYS.is_power_of_two());
+
+/// Secret of a load, and the size of its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -124,34 +199,15 @@ pub mod half_flags {
     )
 )]
 #[repr(C)]
-pub struct FlowState {
-    /// Keyed hash of the flow: says whether it is sampled, and joins its samples.
-    pub hash: u64,
-    /// Time of the first packet, monotonic clock.
-    pub first_ns: u64,
-    /// Round-trip time of the handshake; 0 = not seen.
-    pub rtt_us: u32,
-    /// Port of the service, host order.
-    pub service_port: u16,
-    /// Index in `halves` of the direction that the service sends in.
-    pub service_half: u8,
-    /// 1 once the handshake has told the service; 0 while it is a guess by port number.
-    pub service_known: u8,
-    /// State by direction: `halves[0]` is sent by the lower endpoint.
-    pub halves: [Half; 2],
+pub struct Hashing {
+    /// Multipliers of the flow hash.
+    pub multipliers: [u64; 12],
+    /// Key of what samples name flows by.
+    pub sample_key: [u64; 2],
+    /// Sets of the table less one: a power of two less one.
+    pub set_mask: u32,
+    /// Explicit padding.
+    pub _pad: u32,
 }
 
-impl FlowState {
-    /// The state of an entry that nobody has opened yet.
-    pub const ZERO: Self = Self {
-        hash: 0,
-        first_ns: 0,
-        rtt_us: 0,
-        service_port: 0,
-        service_half: 0,
-        service_known: 0,
-        halves: [Half::ZERO, Half::ZERO],
-    };
-}
-
-const _: () = assert!(size_of::<FlowState>() == 136 && align_of::<FlowState>() == 8);
+const _: () = assert!(size_of::<Hashing>() == 120);

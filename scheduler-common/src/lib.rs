@@ -12,11 +12,12 @@
 //! | [`class`] | bands, the cut points between them, the value of `skb->priority` |
 //! | [`counter`] | every way a packet can leave the programs, one index each |
 //! | [`features`] | the feature list: index, name, unit |
-//! | [`flow`] | flow key and flow state |
+//! | [`flow`] | the flow table: entries, sets, secret |
+//! | [`history`] | what finished messages of a service or peer were |
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
 pub mod act;
@@ -24,6 +25,7 @@ pub mod class;
 pub mod counter;
 pub mod features;
 pub mod flow;
+pub mod history;
 #[cfg(feature = "user")]
 mod pod;
 pub mod sample;
@@ -37,31 +39,23 @@ pub const ABI_VERSION: u32 = 2;
 pub mod names {
     /// Settings, one entry ([`crate::settings::Settings`]).
     pub const SETTINGS: &str = "SETTINGS";
-    /// Flow table ([`crate::flow::FlowKey`] → [`crate::flow::FlowState`]).
+    /// Secret of this load, one entry ([`crate::flow::Hashing`]).
+    pub const HASHING: &str = "HASHING";
+    /// Flow table: hash of the set → [`crate::flow::FlowSet`].
     pub const FLOWS: &str = "FLOWS";
+    /// Sizes of finished messages ([`crate::history::HistoryEntry`]).
+    pub const HISTORY: &str = "HISTORY";
     /// Array of one inner map: the slot that holds the active [`crate::tree::Table`].
     pub const MODEL: &str = "MODEL";
     /// The two slots, of which one is active and the other spare.
     pub const SLOTS: [&str; 2] = ["SLOT_A", "SLOT_B"];
     /// Ring buffer of [`crate::sample::Sample`].
     pub const SAMPLES: &str = "SAMPLES";
-    /// Per-CPU counters by [`crate::counter::Counter`].
-    pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU counts by generation ([`crate::counter::GenerationCount`]).
-    pub const GENERATIONS: &str = "GENERATIONS";
-    /// Per-CPU budget of samples.
-    pub const BUDGET: &str = "BUDGET";
+    /// Per-CPU counts, budget and work space by [`crate::sample::Hook`] ([`crate::counter::PerCpu`]).
+    pub const PER_CPU: &str = "PER_CPU";
     /// Every map that is pinned.
     pub const MAPS: [&str; 9] = [
-        SETTINGS,
-        FLOWS,
-        MODEL,
-        SLOTS[0],
-        SLOTS[1],
-        SAMPLES,
-        COUNTERS,
-        GENERATIONS,
-        BUDGET,
+        SETTINGS, HASHING, FLOWS, HISTORY, MODEL, SLOTS[0], SLOTS[1], SAMPLES, PER_CPU,
     ];
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";

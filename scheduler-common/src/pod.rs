@@ -2,10 +2,11 @@
 #![expect(unsafe_code, reason = "aya::Pod is a foreign unsafe trait")]
 
 use crate::{
-    counter::GenerationCount,
-    flow::{FlowKey, FlowState},
+    counter::PerCpu,
+    flow::{FlowSet, Hashing},
+    history::HistoryEntry,
     sample::Sample,
-    settings::{SampleBudget, Settings},
+    settings::Settings,
     tree::Table,
 };
 
@@ -22,11 +23,11 @@ macro_rules! pod {
 }
 
 pod!(
-    FlowKey,
-    FlowState,
-    GenerationCount,
+    FlowSet,
+    Hashing,
+    HistoryEntry,
+    PerCpu,
     Sample,
-    SampleBudget,
     Settings,
     Table
 );

@@ -77,4 +77,4 @@ pub struct Sample {
     pub features: Features,
 }
 
-const _: () = assert!(size_of::<Sample>() == 112 && align_of::<Sample>() == 8);
+const _: () = assert!(size_of::<Sample>() == 176 && align_of::<Sample>() == 8);

@@ -9,10 +9,11 @@ use scheduler_common::{
     act::{KEEP_DSCP, PACE_HORIZON_NS, duration_ns, marked},
     class::BANDS,
     counter::Counter,
+    sample::Hook,
     settings::{Act, Settings, settings_flags},
 };
 
-use crate::{count, maps::PACED_UNTIL};
+use crate::maps::{PACED_UNTIL, PER_CPU};
 
 const ETHERNET_BYTES: usize = 14;
 const TAG_BYTES: usize = 4;
@@ -91,7 +92,7 @@ fn pace(skb: *mut __sk_buff, pace: u32, band: u32) {
     }
     if departure_ns > now_ns + PACE_HORIZON_NS {
         departure_ns = now_ns + PACE_HORIZON_NS;
-        count::one(Counter::PacedAtHorizon);
+        count(Counter::PacedAtHorizon);
     } else {
         // SAFETY: as above.
         unsafe {
@@ -102,7 +103,7 @@ fn pace(skb: *mut __sk_buff, pace: u32, band: u32) {
     if unsafe { (*skb).tstamp } >= departure_ns {
         return;
     }
-    count::one(Counter::PacedPackets);
+    count(Counter::PacedPackets);
     // SAFETY: as above. The helper takes IP packets only, by an EtherType that a tag hides.
     if unsafe { bpf_skb_set_tstamp(skb, departure_ns, DEPARTURE) } != 0 {
         // SAFETY: as for the priority.
@@ -165,6 +166,18 @@ fn mark(ctx: &TcContext, at: usize, dscp: u8) {
         u64::from(BPF_F_RECOMPUTE_CSUM)
     };
     if ctx.store(at, &new, flags).is_ok() {
-        count::one(Counter::DscpRewritten);
+        count(Counter::DscpRewritten);
+    }
+}
+
+/// Counts a rare act. Looked up anew: who does none of them has nothing to hand down.
+#[inline(always)]
+fn count(counter: Counter) {
+    if let Some(kept) = PER_CPU.get_ptr_mut(Hook::Egress as u32) {
+        // SAFETY: the pointer is to this CPU's own value for this hook, and a program is not re-entered on a CPU;
+        // the caller has counted what it had to before it acts.
+        unsafe {
+            (*kept).kept.counts.counters[counter as usize] += 1;
+        }
     }
 }

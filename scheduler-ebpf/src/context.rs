@@ -4,7 +4,7 @@ use aya_ebpf::{
     helpers::generated::bpf_xdp_get_buff_len,
     programs::{TcContext, XdpContext},
 };
-use scheduler_ebpf::packet::Packet;
+use scheduler_ebpf::packet::{Head, Packet};
 
 /// The linear part of a packet from some header on, and the length of the whole.
 #[derive(Clone, Copy)]
@@ -77,7 +77,32 @@ impl Frame {
     }
 }
 
+/// Bytes behind a pointer that was compared with the packet's end.
+#[derive(Clone, Copy)]
+pub(crate) struct Checked<const N: usize>(usize);
+
+impl<const N: usize> Head<N> for Checked<N> {
+    #[inline(always)]
+    fn u16<const AT: usize>(self) -> u16 {
+        const {
+            assert!(
+                AT + 2 <= N && AT % 2 == 0,
+                "past the bytes that were checked"
+            )
+        };
+        // SAFETY: `Frame::head` found `N` bytes there, from an even address on.
+        u16::from_be(unsafe { *((self.0 + AT) as *const u16) })
+    }
+}
+
 impl Packet for Frame {
+    type Head<const N: usize> = Checked<N>;
+
+    #[inline(always)]
+    fn head<const N: usize>(self) -> Option<Checked<N>> {
+        self.checked(0, N).map(Checked)
+    }
+
     #[inline(always)]
     fn frame_bytes(self) -> usize {
         self.frame_bytes.saturating_sub(self.offset)

@@ -1,42 +1,36 @@
-//! Per-CPU counters.
+//! What this program counts on this CPU.
 
-use scheduler_common::counter::{Counter, GENERATION_SLOTS, Skip};
+use scheduler_common::counter::{Counter, Counts, GENERATION_SLOTS, Skip};
 
-use crate::maps::{COUNTERS, GENERATIONS};
-
-/// Adds one to `counter` on this CPU.
+/// Adds one to `counter`.
 #[inline(always)]
-pub(crate) fn one(counter: Counter) {
-    at(counter as u32);
+pub(crate) fn one(counts: &mut Counts, counter: Counter) {
+    counts.counters[counter as usize] += 1;
 }
 
 /// Counts a packet that passes untouched.
 #[inline(always)]
-pub(crate) fn skip(skip: Skip) {
-    at(skip as u32);
-}
-
-#[inline(always)]
-fn at(index: u32) {
-    if let Some(value) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
-        unsafe {
-            *value += 1;
-        }
+pub(crate) fn skip(counts: &mut Counts, skip: Skip) {
+    if let Some(count) = counts.counters.get_mut(skip as usize) {
+        *count += 1;
     }
 }
 
-/// Counts a packet that `generation` has classified.
+/// Counts a packet that the generation of `slot` has classified.
 #[inline(always)]
-pub(crate) fn generation(generation: u32) {
-    let Some(value) = GENERATIONS.get_ptr_mut(generation & (GENERATION_SLOTS - 1)) else {
-        return;
-    };
-    // SAFETY: as in `at`.
-    let count = unsafe { &mut *value };
+pub(crate) fn generation(counts: &mut Counts, slot: u8) {
+    let slot = usize::from(slot) & (GENERATION_SLOTS as usize - 1);
+    counts.generations[slot].packets += 1;
+}
+
+/// Gives the generation its slot, whose last owner is forgotten.
+#[inline(always)]
+pub(crate) fn own_slot(counts: &mut Counts, generation: u32) -> u8 {
+    let slot = generation as usize & (GENERATION_SLOTS as usize - 1);
+    let count = &mut counts.generations[slot];
     if count.generation != generation {
         count.generation = generation;
         count.packets = 0;
     }
-    count.packets += 1;
+    slot as u8
 }

@@ -1,55 +1,50 @@
 //! Flow state and headers → feature vector.
 
 use scheduler_common::{
-    features::{Features, SLOTS},
-    flow::FlowState,
+    features::{Feature, Features},
+    flow::{Flow, Story},
 };
 
 use crate::{flow::Step, parse::Headers};
 
 /// Describes the packet that `step` has just accounted for.
 ///
-/// The order is that of [`scheduler_common::features::Feature`]; a test holds it.
+/// Slots without a feature are left as they are: zero, in a vector that nobody else writes.
 #[inline(always)]
-pub fn extract(headers: &Headers, state: &FlowState, step: &Step) -> Features {
-    let own = &state.halves[step.half & 1];
-    let other = &state.halves[(step.half & 1) ^ 1];
-    let features: [u32; SLOTS] = [
-        u32::from(state.service_port),
-        u32::from(usize::from(state.service_half) == step.half),
-        u32::from(headers.protocol),
-        headers.payload_bytes,
-        step.segments,
-        u32::from(headers.tcp_flags),
-        own.packets,
-        saturate(own.bytes),
-        own.message,
-        saturate(other.bytes),
-        other.packets,
-        own.previous_bytes,
-        own.turnaround_us,
-        step.gap_us,
-        step.age_us,
-        0,
-    ];
-    features
-}
-
-/// The value as `u32`, at most `u32::MAX`.
-#[inline(always)]
-pub const fn saturate(value: u64) -> u32 {
-    if value > u32::MAX as u64 {
-        u32::MAX
-    } else {
-        value as u32
-    }
+pub fn extract(
+    headers: &Headers,
+    (flow, story): (&Flow, &Story),
+    step: &Step,
+    features: &mut Features,
+) {
+    let own = step.half as usize & 1;
+    let other = own ^ 1;
+    let page = &story.halves[own];
+    // One by one: a whole vector would be made on the stack first.
+    features[Feature::ServicePort as usize] = u32::from(story.service_port);
+    features[Feature::FromService as usize] = u32::from(u32::from(story.service_half) == step.half);
+    features[Feature::Protocol as usize] = u32::from(headers.protocol);
+    features[Feature::PacketBytes as usize] = headers.payload_bytes;
+    features[Feature::Segments as usize] = step.segments;
+    features[Feature::TcpFlags as usize] = u32::from(headers.tcp_flags);
+    features[Feature::MessagePackets as usize] = flow.halves[own].packets;
+    features[Feature::MessageBytes as usize] = flow.halves[own].bytes;
+    features[Feature::MessageIndex as usize] = page.message;
+    features[Feature::RequestBytes as usize] = flow.halves[other].bytes;
+    features[Feature::RequestPackets as usize] = flow.halves[other].packets;
+    features[Feature::PreviousBytes as usize] = page.previous_bytes;
+    features[Feature::TurnaroundUs as usize] = page.turnaround_us;
+    features[Feature::GapUs as usize] = step.gap_us;
+    features[Feature::FlowAgeUs as usize] = step.age_us;
+    features[Feature::ServiceLog2Q8 as usize] = u32::from(page.history_log2_q8[0]);
+    features[Feature::PeerLog2Q8 as usize] = u32::from(page.history_log2_q8[1]);
 }
 
 #[cfg(test)]
 mod tests {
     use scheduler_common::{
-        features::{Feature, ZERO_SLOT},
-        flow::Half,
+        features::SLOTS,
+        flow::{Half, StoryHalf},
     };
 
     use super::*;
@@ -71,10 +66,7 @@ mod tests {
         };
         let own = Half {
             packets: 103,
-            bytes: u64::MAX,
-            message: 105,
-            previous_bytes: 106,
-            turnaround_us: 107,
+            bytes: 104,
             ..Half::default()
         };
         let other = Half {
@@ -82,14 +74,22 @@ mod tests {
             bytes: 109,
             ..Half::default()
         };
-        let state = FlowState {
-            hash: 0,
-            first_ns: 0,
-            rtt_us: 0,
+        let flow = Flow {
+            tag: 1,
+            halves: [other, own],
+        };
+        let page = StoryHalf {
+            message: 105,
+            previous_bytes: 106,
+            turnaround_us: 107,
+            history_log2_q8: [112, 113],
+            ..StoryHalf::default()
+        };
+        let story = Story {
             service_port: 80,
             service_half: 1,
-            service_known: 1,
-            halves: [other, own],
+            halves: [StoryHalf::default(), page],
+            ..Story::default()
         };
         let step = Step {
             half: 1,
@@ -98,7 +98,8 @@ mod tests {
             age_us: 111,
             ..Step::default()
         };
-        let features = extract(&headers, &state, &step);
+        let mut features = [0; SLOTS];
+        extract(&headers, (&flow, &story), &step, &mut features);
         let at = |feature: Feature| features[feature as usize];
         assert_eq!(at(Feature::ServicePort), 80);
         assert_eq!(at(Feature::FromService), 1);
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(at(Feature::Segments), 102);
         assert_eq!(at(Feature::TcpFlags), 0x10);
         assert_eq!(at(Feature::MessagePackets), 103);
-        assert_eq!(at(Feature::MessageBytes), u32::MAX);
+        assert_eq!(at(Feature::MessageBytes), 104);
         assert_eq!(at(Feature::MessageIndex), 105);
         assert_eq!(at(Feature::PreviousBytes), 106);
         assert_eq!(at(Feature::TurnaroundUs), 107);
@@ -115,6 +116,12 @@ mod tests {
         assert_eq!(at(Feature::RequestBytes), 109);
         assert_eq!(at(Feature::GapUs), 110);
         assert_eq!(at(Feature::FlowAgeUs), 111);
-        assert_eq!(features[ZERO_SLOT as usize], 0);
+        assert_eq!(at(Feature::ServiceLog2Q8), 112);
+        assert_eq!(at(Feature::PeerLog2Q8), 113);
+        assert!(
+            features[Feature::ALL.len()..]
+                .iter()
+                .all(|value| *value == 0)
+        );
     }
 }

@@ -20,10 +20,12 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod common;
 pub mod features;
 pub mod flow;
 pub mod fragment;
 pub mod hash;
+pub mod history;
 mod link;
 pub mod packet;
 pub mod parse;

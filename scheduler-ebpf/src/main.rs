@@ -11,6 +11,7 @@ mod action;
 mod context;
 mod count;
 mod maps;
+mod page;
 mod path;
 mod sample;
 mod tree;
@@ -20,74 +21,18 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use scheduler_common::{
-    counter::{Counter, Skip},
-    sample::Hook,
-    settings::{Settings, settings_flags},
-};
-use scheduler_ebpf::parse::{self, How};
-
-use crate::context::Frame;
-
 /// TC on egress: classifies. Always lets the packet and the programs behind this one go on.
 #[classifier]
 pub fn treeline_egress(ctx: TcContext) -> i32 {
-    count::one(Counter::EgressPackets);
-    if let Err(skip) = egress(&ctx) {
-        count::skip(skip);
-    }
+    path::egress::<()>(&ctx);
     TC_ACT_UNSPEC
-}
-
-#[inline(always)]
-fn egress(ctx: &TcContext) -> Result<(), Skip> {
-    let settings = path::settings()?;
-    let scratch = path::scratch(Hook::Egress)?;
-    let skb = ctx.skb.skb;
-    // SAFETY: the context is the one this program was called with.
-    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
-    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, ethertype), &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
-    // SAFETY: the context is the one this program was called with.
-    let ifindex = unsafe { (*skb).ifindex };
-    // SAFETY: as above.
-    scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
-    let band = path::account(ctx, settings, scratch, (Hook::Egress, ifindex))?;
-    action::apply(ctx, settings, band);
-    Ok(())
-}
-
-#[inline(always)]
-const fn how(settings: &Settings, ethertype: u16) -> How {
-    How {
-        ethertype,
-        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
-        inner: settings.flags & settings_flags::INNER != 0,
-    }
 }
 
 /// XDP on ingress: observes. Every packet passes.
 #[xdp(frags)]
 pub fn treeline_ingress(ctx: XdpContext) -> u32 {
-    count::one(Counter::IngressPackets);
-    if let Err(skip) = ingress(&ctx) {
-        count::skip(skip);
-    }
+    path::ingress::<()>(&ctx);
     XDP_PASS
-}
-
-#[inline(always)]
-fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
-    let settings = path::settings()?;
-    let scratch = path::scratch(Hook::Ingress)?;
-    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, 0), &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
-    scratch.step.segments = 1;
-    let ifindex = ctx.ingress_ifindex() as u32;
-    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;
-    Ok(())
 }
 
 /// A panic path in the object is a loop without end, which the verifier refuses.

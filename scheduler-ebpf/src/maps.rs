@@ -1,14 +1,17 @@
 //! Every map of the programs.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use scheduler_common::{
-    counter::{Counter, GENERATION_SLOTS, GenerationCount},
-    flow::{FlowKey, FlowState},
+    counter::{PerCpu, SCRATCH_WORDS},
+    features::Features,
+    flow::{DEFAULT_ENTRIES, FlowSet, Hashing, WAYS},
+    history::{HISTORY_ENTRIES, HistoryEntry},
     sample::Sample,
-    settings::{SampleBudget, Settings},
+    settings::Settings,
     tree::Table,
 };
 use scheduler_ebpf::{
@@ -17,7 +20,7 @@ use scheduler_ebpf::{
     parse::Parsed,
 };
 
-const MAX_FLOWS: usize = 65_536;
+const DEFAULT_SETS: usize = DEFAULT_ENTRIES as usize / WAYS;
 const MAX_FRAGMENTED: usize = 1024;
 pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 20;
 
@@ -26,10 +29,20 @@ pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 20;
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// Key: flow. Value: both directions' messages. Writer and reader: both programs, each packet.
-/// Size: 64 Ki flows are 12 MB; the least recently used makes room.
+/// Key: 0. Value: secret of this load and size of the flow table. Writer: userspace, before the programs run.
+/// Reader: both programs, once a packet. Size: one load, one secret.
 #[btf_map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState, MAX_FLOWS> = LruHashMap::new();
+pub(crate) static HASHING: Array<Hashing, 1> = Array::new();
+
+/// Key: hash of the flow. Value: a set of entries. Writer and reader: both programs, each packet. Size: set at
+/// load; a set is eight cache lines, aligned by the flag, which userspace may also map.
+#[btf_map]
+pub(crate) static FLOWS: Array<FlowSet, DEFAULT_SETS, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Key: hash of what messages have in common. Value: their mean size. Writer: both programs, at ends of messages.
+/// Reader: both, at starts. Size: 16 Ki services and (service, network) pairs; the newer takes the place.
+#[btf_map]
+pub(crate) static HISTORY: Array<HistoryEntry, HISTORY_ENTRIES> = Array::new();
 
 /// Key: 0. Value: one of the slots below. Writer: userspace: the update is one pointer, and the call returns
 /// only after an RCU grace period, so no packet sees a mix. Reader: the egress program, at
@@ -52,21 +65,10 @@ pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_RING_BYTES> = RingBuf::new();
 
-/// Key: [`Counter`]. Value: count on this CPU. Writer: both programs. Reader: userspace, which sums.
-/// Size: the list of counters.
+/// Key: hook ([`scheduler_common::sample::Hook`]). Value: all that the program keeps on this CPU. Writer: the
+/// program at that hook, which is not re-entered on a CPU. Reader: userspace, which sums counts. Size: one a hook.
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::COUNT }> = PerCpuArray::new();
-
-/// Key: generation modulo the size. Value: packets it classified on this CPU. Writer: the egress
-/// program. Reader: userspace. Size: generations come minutes apart, a few are of interest.
-#[btf_map]
-pub(crate) static GENERATIONS: PerCpuArray<GenerationCount, { GENERATION_SLOTS as usize }> =
-    PerCpuArray::new();
-
-/// Key: 0. Value: this CPU's samples in the current window. Writer and reader: both programs.
-/// Size: one a CPU.
-#[btf_map]
-pub(crate) static BUDGET: PerCpuArray<SampleBudget, 1> = PerCpuArray::new();
+pub(crate) static PER_CPU: PerCpuArray<PerCpu, 2> = PerCpuArray::new();
 
 /// What one packet is worked out in. It lives in map memory so that the verifier takes its values for
 /// unknown and joins the ways that lead to them.
@@ -75,9 +77,13 @@ pub(crate) struct Scratch {
     pub(crate) parsed: Parsed,
     /// What it did to its flow.
     pub(crate) step: Step,
+    /// A description of it.
+    pub(crate) features: Features,
     /// Where the parser makes the verifier forget an offset.
     pub(crate) forgotten: u32,
 }
+
+const _: () = assert!(size_of::<Scratch>() <= 8 * SCRATCH_WORDS && align_of::<Scratch>() <= 8);
 
 /// Key: fragmented packet. Value: what only its first fragment says. Writer: both programs, at first
 /// fragments. Reader: both, at later ones. Size: what is under way at once; the least recently used makes
@@ -85,11 +91,6 @@ pub(crate) struct Scratch {
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENTED> =
     LruHashMap::new();
-
-/// Key: hook ([`scheduler_common::sample::Hook`]). Value: work space. Writer and reader: the program at that
-/// hook, which is not re-entered on a CPU. Size: one a hook and CPU.
-#[btf_map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
 /// Key: band. Value: when the last paced packet of the band will have departed, ns. Writer and reader: the egress
 /// program, where a band is paced. Size: the bands.

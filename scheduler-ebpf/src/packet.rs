@@ -2,6 +2,9 @@
 
 /// Bytes of a frame from some header on.
 pub trait Packet: Copy {
+    /// Bytes that are known to be there.
+    type Head<const N: usize>: Head<N>;
+
     /// Bytes from here to the end of the frame; more than what can be read if the packet is not linear.
     fn frame_bytes(self) -> usize;
 
@@ -13,6 +16,9 @@ pub trait Packet: Copy {
 
     /// The 32-bit number at `offset`, host order.
     fn u32_at(self, offset: usize) -> Option<u32>;
+
+    /// The first `N` bytes, if they can be read: one check for all reads of them.
+    fn head<const N: usize>(self) -> Option<Self::Head<N>>;
 
     /// The packet from `bytes` on, a number that is known when this is compiled.
     fn behind(self, bytes: usize) -> Self;
@@ -26,7 +32,33 @@ pub trait Packet: Copy {
     fn skip(self, bytes: usize) -> Self;
 }
 
-impl Packet for &[u8] {
+/// The first `N` bytes of a packet; an offset beyond them does not compile.
+pub trait Head<const N: usize>: Copy {
+    /// The 16-bit number at `AT`, host order.
+    fn u16<const AT: usize>(self) -> u16;
+
+    /// The 32-bit number at `AT`, host order.
+    #[inline(always)]
+    fn u32<const AT: usize, const NEXT: usize>(self) -> u32 {
+        const { assert!(NEXT == AT + 2, "the second half follows the first") };
+        u32::from(self.u16::<AT>()) << 16 | u32::from(self.u16::<NEXT>())
+    }
+}
+
+impl<const N: usize> Head<N> for &[u8; N] {
+    fn u16<const AT: usize>(self) -> u16 {
+        const { assert!(AT + 2 <= N, "past the bytes that were checked") };
+        u16::from_be_bytes([self[AT], self[AT + 1]])
+    }
+}
+
+impl<'a> Packet for &'a [u8] {
+    type Head<const N: usize> = &'a [u8; N];
+
+    fn head<const N: usize>(self) -> Option<&'a [u8; N]> {
+        self.first_chunk()
+    }
+
     fn frame_bytes(self) -> usize {
         self.len()
     }

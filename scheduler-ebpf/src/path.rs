@@ -1,54 +1,161 @@
 //! A packet's way through flow, features, tree and verdict.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
-use aya_log_ebpf::info;
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    programs::{TcContext, XdpContext},
+};
 use scheduler_common::{
     ABI_VERSION,
-    counter::{Counter, Skip},
-    flow::{FlowKey, FlowState},
+    counter::{Counter, Counts, Kept, PerCpu, Skip},
+    flow::{Flow, FlowSet, Hashing, Story, WAYS, half_flags},
     sample::Hook,
-    settings::Settings,
+    settings::{Settings, settings_flags},
 };
 use scheduler_ebpf::{
-    features,
-    flow::{self, Step},
+    common,
+    flow::{self, Step, event},
     fragment::{self, Kind},
     hash,
-    parse::{Headers, Parsed},
-    verdict,
+    parse::{self, How, Parsed},
 };
 
 use crate::{
+    action,
+    context::Frame,
     count,
-    maps::{BUDGET, FLOWS, FRAGMENTS, SCRATCH, SETTINGS, Scratch},
-    sample, tree,
+    maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
+    page::Page,
 };
 
-/// Secret of this load, set by userspace before the programs are loaded.
-#[unsafe(no_mangle)]
-static SECRET_LOW: u64 = 0;
-/// The other half of the secret.
-#[unsafe(no_mangle)]
-static SECRET_HIGH: u64 = 0;
+/// What is looked up once a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) settings: &'static Settings,
+    pub(crate) hashing: &'static Hashing,
+    pub(crate) hook: Hook,
+    pub(crate) ifindex: u32,
+}
 
-static NEW_FLOW: FlowState = FlowState::ZERO;
+/// What comes between parsing and accounting: nothing, but for the bench.
+pub(crate) trait Between {
+    /// Changes what was parsed.
+    fn apply(scratch: &mut Scratch);
+}
 
-/// The settings in force.
+impl Between for () {
+    #[inline(always)]
+    fn apply(_scratch: &mut Scratch) {}
+}
+
+/// Classifies a packet that leaves.
 #[inline(always)]
-pub(crate) fn settings() -> Result<&'static Settings, Skip> {
-    match SETTINGS.get(0) {
-        Some(settings) if settings.abi_version == ABI_VERSION => Ok(settings),
+pub(crate) fn egress<B: Between>(ctx: &TcContext) {
+    if let Some((kept, scratch)) = per_cpu(Hook::Egress) {
+        count::one(&mut kept.counts, Counter::EgressPackets);
+        if let Err(skip) = classify::<B>(ctx, kept, scratch) {
+            count::skip(&mut kept.counts, skip);
+        }
+    }
+}
+
+#[inline(always)]
+fn classify<B: Between>(
+    ctx: &TcContext,
+    kept: &mut Kept,
+    scratch: &mut Scratch,
+) -> Result<(), Skip> {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the one this program was called with.
+    let known = known(Hook::Egress, unsafe { (*skb).ifindex })?;
+    // SAFETY: as above.
+    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
+    read(frame, known.settings, ethertype, &mut scratch.parsed)?;
+    let scratch = joined(scratch);
+    // SAFETY: as above.
+    scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
+    B::apply(scratch);
+    let band = account(ctx, known, kept, scratch)?;
+    action::apply(ctx, known.settings, band);
+    Ok(())
+}
+
+/// Observes a packet that comes in; the answer is its band.
+#[inline(always)]
+pub(crate) fn ingress<B: Between>(ctx: &XdpContext) -> u8 {
+    let Some((kept, scratch)) = per_cpu(Hook::Ingress) else {
+        return 0;
+    };
+    count::one(&mut kept.counts, Counter::IngressPackets);
+    match observe::<B>(ctx, kept, scratch) {
+        Ok(band) => band,
+        Err(skip) => {
+            count::skip(&mut kept.counts, skip);
+            0
+        }
+    }
+}
+
+#[inline(always)]
+fn observe<B: Between>(
+    ctx: &XdpContext,
+    kept: &mut Kept,
+    scratch: &mut Scratch,
+) -> Result<u8, Skip> {
+    let known = known(Hook::Ingress, ctx.ingress_ifindex() as u32)?;
+    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
+    read(frame, known.settings, 0, &mut scratch.parsed)?;
+    let scratch = joined(scratch);
+    scratch.step.segments = 1;
+    B::apply(scratch);
+    account(ctx, known, kept, scratch)
+}
+
+/// Settings and secret in force.
+#[inline(always)]
+fn known(hook: Hook, ifindex: u32) -> Result<Known, Skip> {
+    match (SETTINGS.get(0), HASHING.get(0)) {
+        (Some(settings), Some(hashing)) if settings.abi_version == ABI_VERSION => Ok(Known {
+            settings,
+            hashing,
+            hook,
+            ifindex,
+        }),
         _ => Err(Skip::NoSettings),
     }
 }
 
-/// This CPU's work space at `hook`.
+/// What this program keeps on this CPU, and its work space; `None` never happens, but the verifier does not know.
 #[inline(always)]
-pub(crate) fn scratch(hook: Hook) -> Result<&'static mut Scratch, Skip> {
-    let scratch = SCRATCH.get_ptr_mut(hook as u32).ok_or(Skip::NoSettings)?;
+pub(crate) fn per_cpu(hook: Hook) -> Option<(&'static mut Kept, &'static mut Scratch)> {
+    let value = PER_CPU.get_ptr_mut(hook as u32)?;
     // SAFETY: the pointer is to this CPU's own value for this hook, and a program is not
     // re-entered on a CPU; zeroes are a value of every field.
-    Ok(unsafe { &mut *scratch })
+    let PerCpu { kept, scratch } = unsafe { &mut *value };
+    // SAFETY: the space is large enough and aligned (asserted with the type), borrowed by nobody else, and zeroes
+    // and whatever an earlier packet left are values of every field.
+    let scratch = unsafe { &mut *scratch.as_mut_ptr().cast() };
+    Some((kept, scratch))
+}
+
+/// Parses the packet: the usual ones quickly.
+#[inline(always)]
+fn read(
+    frame: Frame,
+    settings: &Settings,
+    ethertype: u16,
+    parsed: &mut Parsed,
+) -> Result<(), Skip> {
+    let how = How {
+        ethertype,
+        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
+        inner: settings.flags & settings_flags::INNER != 0,
+    };
+    if common::read(frame, how, parsed) {
+        return Ok(());
+    }
+    parse::read(frame, how, parsed)
 }
 
 /// The same work space, whose values must be read from it anew.
@@ -67,56 +174,45 @@ pub(crate) fn joined(scratch: &mut Scratch) -> &mut Scratch {
 
 /// Accounts the packet to its flow and returns its band.
 #[inline(always)]
-pub(crate) fn account<C: EbpfContext>(
+fn account<C: EbpfContext>(
     ctx: &C,
-    settings: &Settings,
-    scratch: &mut Scratch,
-    (hook, ifindex): (Hook, u32),
+    known: Known,
+    Kept { counts, budget }: &mut Kept,
+    Scratch {
+        parsed,
+        step,
+        features,
+        ..
+    }: &mut Scratch,
 ) -> Result<u8, Skip> {
-    // SAFETY: the helper takes no argument and reads a clock.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Scratch { parsed, step, .. } = scratch;
-    find_fragment(parsed, ifindex)?;
+    find_fragment(parsed, counts, known.ifindex)?;
     if parsed.inner != 0 {
-        count::one(Counter::InnerPackets);
+        count::one(counts, Counter::InnerPackets);
     }
     let headers = &parsed.headers;
-    let (key, half) = flow::key(headers, ifindex);
-    step.half = half;
-    let state = touch(&key, headers, half, now_ns)?;
-    flow::advance(state, headers, settings, now_ns, step);
-    count_step(step);
-    sample::message_end(
-        state,
-        settings,
-        (opposite(hook), step.half ^ 1),
-        &step.other_end,
-        now_ns,
-    );
-    if step.decision {
-        decide(ctx, settings, (headers, hook), (state, step), now_ns);
+    // SAFETY: the helper takes no argument and reads a clock.
+    step.now_ticks = flow::ticks(unsafe { bpf_ktime_get_coarse_ns() });
+    let identity = hash::identify(headers, known.ifindex, known.hashing);
+    step.half = identity.half;
+    let (flow, story) = entry(identity.tag, known.hashing, step, counts)?;
+    flow::advance(flow, headers, known.settings, step);
+    if step.has(event::PAGE) {
+        let mut page = Page {
+            known,
+            headers,
+            flow: &mut *flow,
+            story,
+            step: &mut *step,
+            features,
+        };
+        page.turn(ctx, counts, budget);
     }
-    // After the decision: a FIN ends the message that it has just been part of.
-    sample::message_end(state, settings, (hook, step.half), &step.own_end, now_ns);
-    if step.control {
-        return Ok(0);
-    }
-    let own = &mut state.halves[step.half & 1];
-    let band = verdict::settle(own, settings);
-    if matches!(hook, Hook::Egress) {
-        if own.generation == 0 {
-            count::one(Counter::AgingPackets);
-        } else {
-            count::one(Counter::ModelPackets);
-            count::generation(own.generation);
-        }
-    }
-    Ok(band)
+    Ok(judge(flow, step, known.hook, counts))
 }
 
 /// Remembers a first fragment, and completes a later one by what its first one said.
 #[inline(always)]
-fn find_fragment(parsed: &mut Parsed, ifindex: u32) -> Result<(), Skip> {
+fn find_fragment(parsed: &mut Parsed, counts: &mut Counts, ifindex: u32) -> Result<(), Skip> {
     if matches!(parsed.fragment.kind, Kind::Whole) {
         return Ok(());
     }
@@ -130,114 +226,61 @@ fn find_fragment(parsed: &mut Parsed, ifindex: u32) -> Result<(), Skip> {
     // SAFETY: map values live as long as the program runs on this packet; an entry is written by
     // replacing it.
     fragment::join(parsed, unsafe { &*first });
-    count::one(Counter::JoinedFragments);
+    count::one(counts, Counter::JoinedFragments);
     Ok(())
 }
 
-/// The hook that sees the other direction.
+/// The flow's entry; a new flow takes one.
 #[inline(always)]
-const fn opposite(hook: Hook) -> Hook {
-    match hook {
-        Hook::Egress => Hook::Ingress,
-        Hook::Ingress => Hook::Egress,
-    }
-}
-
-/// The flow's entry, made if there is none.
-#[inline(always)]
-fn touch(
-    key: &FlowKey,
-    headers: &Headers,
-    half: usize,
-    now_ns: u64,
-) -> Result<&'static mut FlowState, Skip> {
-    if let Some(state) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: map values live as long as the program runs on this packet; other CPUs may
-        // write the same plain integers (see `FlowState`).
-        return Ok(unsafe { &mut *state });
-    }
-    // A flow that another CPU has entered meanwhile is overwritten: both start it with this packet.
-    if FLOWS.insert(key, NEW_FLOW, 0).is_err() {
-        return Err(Skip::NoFlowSlot);
-    }
-    let state = FLOWS.get_ptr_mut(key).ok_or(Skip::NoFlowSlot)?;
-    // SAFETY: as above.
-    let state = unsafe { &mut *state };
-    flow::open(state, headers, half, hash::flow_hash(key, secret()), now_ns);
-    count::one(Counter::FlowsCreated);
-    Ok(state)
-}
-
-#[inline(always)]
-fn secret() -> [u64; 2] {
-    // SAFETY: both are initialised read-only data; volatile keeps the value that was set at load.
-    let low = unsafe { core::ptr::read_volatile(&raw const SECRET_LOW) };
-    // SAFETY: as above.
-    let high = unsafe { core::ptr::read_volatile(&raw const SECRET_HIGH) };
-    [low, high]
-}
-
-/// Describes the packet, asks the model on egress, and reports both.
-#[inline(always)]
-fn decide<C: EbpfContext>(
-    ctx: &C,
-    settings: &Settings,
-    (headers, hook): (&Headers, Hook),
-    (state, step): (&mut FlowState, &Step),
-    now_ns: u64,
-) {
-    count::one(Counter::DecisionPoints);
-    let half = step.half & 1;
-    let described = features::extract(headers, state, step);
-    let mut predicted_log2_q8 = 0;
-    if matches!(hook, Hook::Egress) {
-        let own = &mut state.halves[half];
-        match tree::predict(&described) {
-            Some(prediction) => {
-                own.predicted_bytes = own.bytes + prediction.leaf.bytes_to_come();
-                own.generation = prediction.generation;
-                predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
+fn entry(
+    tag: u64,
+    hashing: &Hashing,
+    step: &mut Step,
+    counts: &mut Counts,
+) -> Result<(&'static mut Flow, &'static mut Story), Skip> {
+    let set = FLOWS
+        .get_ptr_mut(hash::set_of(tag, hashing))
+        .ok_or(Skip::NoSettings)?;
+    // SAFETY: map values live as long as the program runs on this packet; other CPUs may write the same plain
+    // integers (see `Flow`).
+    let FlowSet { flows, stories } = unsafe { &mut *set };
+    let first_way = hash::first_way(tag);
+    step.events = 0;
+    let way = match flow::find(flows, tag, first_way) {
+        Some(way) => way,
+        None => {
+            let way = flow::victim(flows, first_way, step.now_ticks);
+            let flow = &mut flows[way & (WAYS - 1)];
+            if flow::is_alive(flow, step.now_ticks) {
+                count::one(counts, Counter::FlowsEvicted);
             }
-            None => {
-                own.predicted_bytes = 0;
-                own.generation = 0;
-            }
+            count::one(counts, Counter::FlowsCreated);
+            flow::open(flow, tag, step.now_ticks);
+            step.events = event::ENTERED;
+            way
         }
-        log_new_generation(ctx, own.generation);
-        verdict::settle(own, settings);
-    }
-    sample::decision(
-        state,
-        settings,
-        (hook, half),
-        (&described, predicted_log2_q8),
-        now_ns,
-    );
+    } & (WAYS - 1);
+    Ok((&mut flows[way], &mut stories[way]))
 }
 
-/// One line a CPU when a generation is first seen there.
+/// The band of the packet, counted.
 #[inline(always)]
-fn log_new_generation<C: EbpfContext>(ctx: &C, generation: u32) {
-    let Some(budget) = BUDGET.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
-    let budget = unsafe { &mut *budget };
-    if budget.logged_generation != generation {
-        budget.logged_generation = generation;
-        info!(ctx, "generation {} classifies on this CPU", generation);
+fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u8 {
+    let own = &flow.halves[step.half as usize & 1];
+    if step.has(event::RETRANSMITTED) {
+        count::one(counts, Counter::RetransmittedPackets);
     }
-}
-
-#[inline(always)]
-fn count_step(step: &Step) {
-    if step.control {
-        count::one(Counter::ControlPackets);
+    if step.has(event::CONTROL) {
+        count::one(counts, Counter::ControlPackets);
+        return 0;
     }
-    if step.started {
-        count::one(Counter::MessagesStarted);
+    if matches!(hook, Hook::Egress) {
+        if own.flags & half_flags::PREDICTED == 0 {
+            count::one(counts, Counter::AgingPackets);
+        } else {
+            count::one(counts, Counter::ModelPackets);
+            count::generation(counts, own.generation_slot);
+        }
     }
-    if step.retransmitted {
-        count::one(Counter::RetransmittedPackets);
-    }
+    own.band
 }

@@ -3,20 +3,23 @@
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::bpf_ringbuf_query,
+    maps::ring_buf::RingBufEntry,
 };
 use scheduler_common::{
     ABI_VERSION,
-    counter::Counter,
+    counter::{Counter, Counts},
     features::{Features, SLOTS},
-    flow::FlowState,
-    sample::{Hook, Sample, SampleKind},
-    settings::{SAMPLE_WINDOW_NS, Settings},
+    flow::Half,
+    sample::{Sample, SampleKind},
+    settings::{SAMPLE_WINDOW_NS, SampleBudget},
 };
-use scheduler_ebpf::flow::{Cause, Ended};
+use scheduler_ebpf::{flow::Ended, hash};
 
 use crate::{
     count,
-    maps::{BUDGET, SAMPLE_RING_BYTES, SAMPLES},
+    maps::{SAMPLE_RING_BYTES, SAMPLES},
+    page::Page,
+    path::Known,
 };
 
 /// Bytes waiting from which the agent is woken.
@@ -24,108 +27,121 @@ const WAKE_UP_BYTES: u64 = SAMPLE_RING_BYTES as u64 / 4;
 
 const NO_FEATURES: Features = [0; SLOTS];
 
-/// Reports a decision point of a sampled flow.
-#[inline(always)]
-pub(crate) fn decision(
-    state: &FlowState,
-    settings: &Settings,
-    (hook, half): (Hook, usize),
-    (features, predicted_log2_q8): (&Features, u32),
+/// Which flow is sampled, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Sampler {
+    tag: u64,
+    known: Known,
     now_ns: u64,
-) {
-    if !chosen(state, settings, now_ns) {
-        return;
-    }
-    let own = &state.halves[half & 1];
-    let record = Sample {
-        flow_hash: state.hash,
-        time_ns: now_ns,
-        bytes: own.bytes,
-        message: own.message,
-        packets: own.packets,
-        generation: own.generation,
-        predicted_log2_q8,
-        abi_version: ABI_VERSION as u16,
-        kind: SampleKind::Decision as u16,
-        hook: hook as u8,
-        half: half as u8,
-        band: own.band,
-        _pad: 0,
-        features: *features,
-    };
-    emit(record);
 }
 
-/// Reports the end of a message of a sampled flow.
-#[inline(always)]
-pub(crate) fn message_end(
-    state: &FlowState,
-    settings: &Settings,
-    (hook, half): (Hook, usize),
-    ended: &Ended,
-    now_ns: u64,
-) {
-    match ended.cause {
-        Cause::None => return,
-        Cause::Turn => count::one(Counter::EndedByTurn),
-        Cause::Gap => count::one(Counter::EndedByGap),
-        Cause::Close => count::one(Counter::EndedByClose),
-    }
-    if !chosen(state, settings, now_ns) {
-        return;
-    }
-    let record = Sample {
-        flow_hash: state.hash,
-        time_ns: now_ns,
-        bytes: ended.bytes,
-        message: ended.message,
-        packets: ended.packets,
-        generation: 0,
-        predicted_log2_q8: 0,
-        abi_version: ABI_VERSION as u16,
-        kind: SampleKind::MessageEnd as u16,
-        hook: hook as u8,
-        half: half as u8,
-        band: state.halves[half & 1].band,
-        _pad: 0,
-        features: NO_FEATURES,
-    };
-    emit(record);
+/// Where a packet's outcome is written down.
+pub(crate) struct Report<'a> {
+    pub(crate) counts: &'a mut Counts,
+    pub(crate) budget: &'a mut SampleBudget,
+    pub(crate) sampler: Sampler,
 }
 
-/// Whether the flow is sampled and this CPU may still emit; takes one from the budget.
-#[inline(always)]
-fn chosen(state: &FlowState, settings: &Settings, now_ns: u64) -> bool {
-    if settings.samples_per_window == 0 || state.hash as u32 & settings.sample_mask != 0 {
-        return false;
+impl Sampler {
+    #[inline(always)]
+    pub(crate) const fn new(tag: u64, known: Known, now_ns: u64) -> Self {
+        Self { tag, known, now_ns }
     }
-    let Some(budget) = BUDGET.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: the pointer is to this CPU's own value, and programs are not re-entered on a CPU.
-    let budget = unsafe { &mut *budget };
-    let window = now_ns / SAMPLE_WINDOW_NS;
-    if budget.window != window {
-        budget.window = window;
-        budget.used = 0;
+
+    /// Whether the flow is sampled: a flow is so as a whole or not at all.
+    #[inline(always)]
+    pub(crate) const fn is_chosen(self) -> bool {
+        let settings = self.known.settings;
+        // Not the bits that tell the set and the entry.
+        settings.samples_per_window != 0 && (self.tag >> 3) as u32 & settings.sample_mask == 0
     }
-    if budget.used >= settings.samples_per_window {
-        count::one(Counter::SamplesLimited);
-        return false;
-    }
-    budget.used += 1;
-    true
 }
 
-#[inline(always)]
-fn emit(record: Sample) {
-    match SAMPLES.reserve(0) {
-        Some(mut entry) => {
-            entry.write(record);
-            entry.submit(wake_up());
-            count::one(Counter::SamplesSent);
+impl Report<'_> {
+    /// Reports a decision point of a sampled flow.
+    #[inline(always)]
+    pub(crate) fn decision(
+        &mut self,
+        page: &Page<'_>,
+        (generation, predicted_log2_q8): (u32, u32),
+    ) {
+        let half = page.step.half;
+        let own = &page.flow.halves[half as usize & 1];
+        let Some((entry, record)) = self.begin() else {
+            return;
+        };
+        record.bytes = u64::from(own.bytes);
+        record.message = page.story.halves[half as usize & 1].message;
+        record.packets = own.packets;
+        record.generation = generation;
+        record.predicted_log2_q8 = predicted_log2_q8;
+        record.kind = SampleKind::Decision as u16;
+        record.hook = self.sampler.known.hook as u8;
+        record.half = half as u8;
+        record.band = own.band;
+        record.features = *page.features;
+        entry.submit(wake_up());
+    }
+
+    /// Reports the end of a message of a sampled flow; `other` is 1 if the packet that told of it went the other way.
+    #[inline(always)]
+    pub(crate) fn message_end(&mut self, other: u32, own: &Half, (half, ended): (u32, Ended)) {
+        if !self.sampler.is_chosen() {
+            return;
         }
-        None => count::one(Counter::SamplesLost),
+        let Some((entry, record)) = self.begin() else {
+            return;
+        };
+        record.bytes = u64::from(ended.bytes);
+        record.message = ended.message;
+        record.packets = ended.packets;
+        record.generation = 0;
+        record.predicted_log2_q8 = 0;
+        record.kind = SampleKind::MessageEnd as u16;
+        record.hook = (self.sampler.known.hook as u32 ^ other) as u8 & 1;
+        record.half = half as u8;
+        record.band = own.band;
+        record.features = NO_FEATURES;
+        entry.submit(wake_up());
+    }
+
+    /// Takes one sample from this CPU's budget, if there is one left.
+    #[inline(always)]
+    fn may_emit(&mut self) -> bool {
+        let window = self.sampler.now_ns / SAMPLE_WINDOW_NS;
+        if self.budget.window != window {
+            self.budget.window = window;
+            self.budget.used = 0;
+        }
+        if self.budget.used >= self.sampler.known.settings.samples_per_window {
+            count::one(self.counts, Counter::SamplesLimited);
+            return false;
+        }
+        self.budget.used += 1;
+        true
+    }
+
+    /// A record in the ring, with what all samples have.
+    #[inline(always)]
+    fn begin(&mut self) -> Option<(RingBufEntry<Sample>, &'static mut Sample)> {
+        if !self.may_emit() {
+            return None;
+        }
+        let Some(mut entry) = SAMPLES.reserve(0) else {
+            count::one(self.counts, Counter::SamplesLost);
+            return None;
+        };
+        // Here, so that the record never stands on the stack.
+        count::one(self.counts, Counter::SamplesSent);
+        // SAFETY: the ring's record is as large and as aligned as a sample, and every bit pattern is one; the callers
+        // write all fields before they submit it.
+        let record = unsafe { &mut *entry.as_mut_ptr() };
+        let Sampler { tag, known, now_ns } = self.sampler;
+        record.flow_hash = hash::sample_name(tag, known.hashing);
+        record.time_ns = now_ns;
+        record.abi_version = ABI_VERSION as u16;
+        record._pad = 0;
+        Some((entry, record))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use scheduler_common::{
     ABI_VERSION,
-    counter::Counter,
+    counter::{Counter, Counts},
     features::Features,
     tree::{Leaf, Table},
 };
@@ -19,10 +19,10 @@ pub(crate) struct Prediction {
 
 /// Asks the active model; `None` if there is none, or none for this ABI.
 #[inline(always)]
-pub(crate) fn predict(features: &Features) -> Option<Prediction> {
+pub(crate) fn predict(features: &Features, counts: &mut Counts) -> Option<Prediction> {
     let table: &Table = MODEL.get_value(0, &0)?;
     if table.abi_version != ABI_VERSION {
-        count::one(Counter::TableRefused);
+        count::one(counts, Counter::TableRefused);
         return None;
     }
     let leaf = table.walk(features)?;

@@ -44,6 +44,8 @@ pub struct Wanted {
     pub inner: bool,
     /// Acts besides, and priorities by hand; hold for all interfaces of the instance.
     pub acts: Acts,
+    /// Room of the flow table, if the programs are to be loaded.
+    pub flow_entries: u32,
 }
 
 /// What bringing up an interface came to.
@@ -172,7 +174,16 @@ pub async fn up(
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
-    let (datapath, origin) = Datapath::open_or_load(instance, &Settings::default())?;
+    let (datapath, origin) =
+        Datapath::open_or_load(instance, &Settings::default(), wanted.flow_entries)?;
+    let flow_entries = datapath.flow_entries()?;
+    if flow_entries < wanted.flow_entries {
+        warn!(
+            flow_entries,
+            wanted = wanted.flow_entries,
+            "the flow table keeps its size until every interface is down"
+        );
+    }
     if origin != Origin::Adopted {
         reattach_others(instance, &datapath, ifindex)?;
     }

@@ -8,6 +8,7 @@ use scheduler_common::{
     act::{KEEP_DSCP, MIN_PACE_BPS, PACE_HORIZON_NS, duration_ns, pace_of},
     class::{BANDS, Cuts, class_handles},
     counter::Counter,
+    flow::DEFAULT_ENTRIES,
     names,
     sample::Hook,
     settings::{Act, Settings, settings_flags},
@@ -45,7 +46,8 @@ struct Egress {
 impl Egress {
     fn load(settings: &Settings) -> Self {
         let instance = OwnInstance::new();
-        let (datapath, origin) = Datapath::open_or_load(&instance, settings).unwrap();
+        let (datapath, origin) =
+            Datapath::open_or_load(&instance, settings, DEFAULT_ENTRIES).unwrap();
         assert_eq!(origin, Origin::Loaded);
         let pin = instance.pins().join("programs").join(names::EGRESS);
         Self {

@@ -29,9 +29,33 @@ pub(crate) struct Capture {
     pub(crate) frames: Vec<(Start, Vec<u8>)>,
 }
 
+/// A captured packet.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) start: Start,
+    /// The frame; what was cut off is zeroes here.
+    pub(crate) frame: Vec<u8>,
+    /// By the capture's own clock. 0 in pcapng files, where nobody has asked for it yet.
+    pub(crate) time_ns: u64,
+}
+
+fn place() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE)
+}
+
+/// The packets of one capture in order; none, with a line that says so, where it is absent.
+pub(crate) fn packets(name: &str) -> Option<Vec<Packet>> {
+    let path = place().join(name);
+    let present = path.exists();
+    if !present {
+        eprintln!("not run: there is no capture {PLACE}/{name}");
+    }
+    present.then(|| read_packets(&path))
+}
+
 /// Every capture, or none with a line that says so.
 pub(crate) fn all() -> Vec<Capture> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE);
+    let place = place();
     let mut files: Vec<PathBuf> = ["full", "headers"]
         .iter()
         .filter_map(|part| fs::read_dir(place.join(part)).ok())
@@ -46,16 +70,31 @@ pub(crate) fn all() -> Vec<Capture> {
 }
 
 fn read(path: &Path) -> Capture {
+    let frames = read_packets(path)
+        .into_iter()
+        .map(|packet| (packet.start, packet.frame))
+        .collect();
+    Capture {
+        name: path
+            .strip_prefix(place())
+            .unwrap_or(path)
+            .display()
+            .to_string(),
+        frames,
+    }
+}
+
+fn read_packets(path: &Path) -> Vec<Packet> {
     const BUFFER_BYTES: usize = 1 << 20;
     let bytes = fs::read(path).expect("the capture can be read");
     let mut reader =
         create_reader(BUFFER_BYTES, io::Cursor::new(bytes)).expect("the file is a capture");
     let mut links = Vec::new();
-    let mut frames = Vec::new();
+    let mut packets = Vec::new();
     loop {
         let used = match reader.next() {
             Ok((used, block)) => {
-                take(&block, &mut links, &mut frames);
+                take(&block, &mut links, &mut packets);
                 used
             }
             Err(PcapError::Eof) => break,
@@ -67,30 +106,54 @@ fn read(path: &Path) -> Capture {
         };
         reader.consume(used);
     }
-    let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE));
-    Capture {
-        name: name.unwrap_or(path).display().to_string(),
-        frames,
-    }
+    packets
 }
 
-fn take(block: &PcapBlockOwned<'_>, links: &mut Vec<Linktype>, frames: &mut Vec<(Start, Vec<u8>)>) {
-    let (link, bytes, wire_bytes) = match block {
-        PcapBlockOwned::LegacyHeader(header) => return links.push(header.network),
-        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-            return links.push(interface.linktype);
+/// Link type of an interface, and nanoseconds in a unit of its clock's fraction.
+struct Link {
+    kind: Linktype,
+    fraction_ns: u64,
+}
+
+fn take(block: &PcapBlockOwned<'_>, links: &mut Vec<Link>, packets: &mut Vec<Packet>) {
+    let (link, bytes, wire_bytes, time_ns) = match block {
+        PcapBlockOwned::LegacyHeader(header) => {
+            return links.push(Link {
+                kind: header.network,
+                fraction_ns: if header.is_nanosecond_precision() {
+                    1
+                } else {
+                    1000
+                },
+            });
         }
-        PcapBlockOwned::Legacy(packet) => (links[0], packet.data, packet.origlen),
+        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+            return links.push(Link {
+                kind: interface.linktype,
+                fraction_ns: 0,
+            });
+        }
+        PcapBlockOwned::Legacy(packet) => {
+            let seconds_ns = u64::from(packet.ts_sec) * 1_000_000_000;
+            let time_ns = seconds_ns + u64::from(packet.ts_usec) * links[0].fraction_ns;
+            (&links[0], packet.data, packet.origlen, time_ns)
+        }
         PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => (
-            links[packet.if_id as usize],
+            &links[packet.if_id as usize],
             packet.packet_data(),
             packet.origlen,
+            0,
         ),
         PcapBlockOwned::NG(_) => return,
     };
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().max(wire_bytes as usize), 0);
-    frames.push(as_seen(link, bytes));
+    let (start, frame) = as_seen(link.kind, bytes);
+    packets.push(Packet {
+        start,
+        frame,
+        time_ns,
+    });
 }
 
 /// The packet as an interface would show it.

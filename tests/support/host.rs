@@ -5,21 +5,23 @@ use std::collections::HashMap;
 use scheduler_common::{
     ABI_VERSION,
     class::class_handle,
-    counter::{Counter, Skip},
+    counter::{Counter, GENERATION_SLOTS, Skip},
     features::SLOTS,
-    flow::{FlowKey, FlowState, Half},
+    flow::{Flow, Hashing, Story, half_flags},
+    history::HistoryEntry,
     sample::{Hook, Sample, SampleKind},
     settings::{Settings, settings_flags},
     tree::Table,
 };
 use scheduler_ebpf::{
     features,
-    flow::{self, Cause, Ended, Step},
+    flow::{self, Cause, Ended, Step, event},
     fragment::{self, FirstFragment, FragmentKey, Kind},
+    hash::{self, Identity},
+    history::{self, Place},
     parse::{self, Headers, How, Parsed},
     verdict,
 };
-use zerocopy::IntoBytes as _;
 
 use super::{
     kernel::{Kernel, Ran, TEST_IFINDEX, UNTOUCHED},
@@ -36,7 +38,7 @@ struct Expected {
     priority: u32,
     counted: Vec<(&'static str, u64)>,
     samples: Vec<Sample>,
-    flow: Option<FlowState>,
+    flow: Option<(Flow, Story)>,
 }
 
 /// What this packet is to the host.
@@ -54,16 +56,34 @@ pub(crate) enum Fate {
 pub(crate) struct Twin {
     pub(crate) settings: Settings,
     pub(crate) table: Option<Box<Table>>,
-    flows: HashMap<Vec<u8>, FlowState>,
+    flows: HashMap<u64, (Flow, Story)>,
+    means: HashMap<u32, HistoryEntry>,
     fragments: HashMap<FragmentKey, FirstFragment>,
-    latest_ns: u64,
+    latest: Clocks,
+}
+
+/// What the kernel's clocks said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clocks {
+    coarse_ticks: u32,
+    fine_ns: u64,
+}
+
+/// A parsed packet and its flow.
+struct Packet<'a> {
+    headers: &'a Headers,
+    identity: Identity,
+    segments: u32,
 }
 
 /// Where a packet's outcome is collected.
 struct Pass<'a> {
     hook: Hook,
     settings: &'a Settings,
+    hashing: &'a Hashing,
     now_ns: u64,
+    tag: u64,
+    means: &'a mut HashMap<u32, HistoryEntry>,
     counters: Vec<Counter>,
     samples: Vec<Sample>,
 }
@@ -74,8 +94,9 @@ impl Twin {
             settings,
             table: None,
             flows: HashMap::new(),
+            means: HashMap::new(),
             fragments: HashMap::new(),
-            latest_ns: 0,
+            latest: Clocks::default(),
         }
     }
 
@@ -100,12 +121,21 @@ impl Twin {
             }
             Ok(parsed) => {
                 let headers = parsed.headers;
-                let (key, half) = flow::key(&headers, TEST_IFINDEX);
+                let identity = kernel.identify(&headers);
                 let real = kernel
-                    .flow(&key)
-                    .unwrap_or_else(|| panic!("{name}: the kernel has no entry for {key:?}"));
+                    .flow(identity.tag)
+                    .unwrap_or_else(|| panic!("{name}: the kernel has no entry for {headers:?}"));
+                let packet = Packet {
+                    headers: &headers,
+                    identity,
+                    segments: match passing.hook {
+                        Hook::Egress => passing.segments.max(1),
+                        Hook::Ingress => 1,
+                    },
+                };
+                let clocks = self.clocks(&packet, &real, &ran);
                 let (band, mut expected) =
-                    self.account(passing, &headers, (&key, half), (&real, &ran));
+                    self.account(passing.hook, &packet, clocks, &kernel.hashing);
                 for (happened, counter) in [
                     (
                         parsed.fragment.kind == Kind::Later,
@@ -155,132 +185,189 @@ impl Twin {
 
     fn account(
         &mut self,
-        passing: &Passing,
-        headers: &Headers,
-        (key, half): (&FlowKey, usize),
-        (real, ran): (&FlowState, &Ran),
+        hook: Hook,
+        packet: &Packet<'_>,
+        clocks: Clocks,
+        hashing: &Hashing,
     ) -> (u8, Expected) {
-        let known = self.flows.get(key.as_bytes()).copied();
-        let now_ns = clock_of(known.as_ref(), real, half, ran).unwrap_or(self.latest_ns);
-        assert!(now_ns >= self.latest_ns, "the kernel's clock went back");
-        self.latest_ns = now_ns;
+        let Packet {
+            headers, identity, ..
+        } = *packet;
         let mut pass = Pass {
-            hook: passing.hook,
+            hook,
             settings: &self.settings,
-            now_ns,
-            counters: vec![packets_of(passing.hook)],
+            hashing,
+            now_ns: clocks.fine_ns,
+            tag: identity.tag,
+            means: &mut self.means,
+            counters: vec![packets_of(hook)],
             samples: Vec::new(),
         };
-        let mut state = known.unwrap_or_else(|| {
-            pass.counters.push(Counter::FlowsCreated);
-            let mut state = FlowState::ZERO;
-            // Only the kernel knows the secret of the hash.
-            flow::open(&mut state, headers, half, real.hash, now_ns);
-            state
-        });
-        let segments = match passing.hook {
-            Hook::Egress => passing.segments.max(1),
-            Hook::Ingress => 1,
-        };
         let mut step = Step {
-            half,
-            segments,
+            half: identity.half,
+            segments: packet.segments,
+            now_ticks: clocks.coarse_ticks,
             ..Step::default()
         };
-        flow::advance(&mut state, headers, &self.settings, now_ns, &mut step);
-        let band = pass.judge(headers, (&mut state, &step), self.table.as_deref());
-        self.flows.insert(key.as_bytes().to_vec(), state);
+        let (mut flow, mut story) = self.flows.get(&identity.tag).copied().unwrap_or_else(|| {
+            pass.counters.push(Counter::FlowsCreated);
+            step.events = event::ENTERED;
+            let mut flow = Flow::default();
+            flow::open(&mut flow, identity.tag, clocks.coarse_ticks);
+            (flow, Story::default())
+        });
+        flow::advance(&mut flow, headers, &self.settings, &mut step);
+        if step.has(event::PAGE) {
+            let entry = (&mut flow, &mut story);
+            flow::turn_page(entry, headers, &self.settings, clocks.fine_ns, &mut step);
+            pass.turn(
+                headers,
+                (&mut flow, &mut story),
+                &step,
+                self.table.as_deref(),
+            );
+        }
+        let band = pass.judge(&flow, &step);
+        self.flows.insert(identity.tag, (flow, story));
         let expected = expected(
-            passing.hook,
+            hook,
             (Some(band), pass.counters),
             pass.samples,
-            Some(state),
+            Some((flow, story)),
         );
         (band, expected)
+    }
+
+    /// What the clocks said when the kernel saw the packet, as far as it was written down; what was not
+    /// has no effect that could differ.
+    fn clocks(&mut self, packet: &Packet<'_>, real: &(Flow, Story), ran: &Ran) -> Clocks {
+        let half = packet.identity.half as usize;
+        let known = self.flows.get(&packet.identity.tag);
+        let coarse_ticks = match known {
+            Some((flow, _)) if real.0.halves[half].last_ticks == flow.halves[half].last_ticks => {
+                self.latest.coarse_ticks
+            }
+            _ => real.0.halves[half].last_ticks,
+        };
+        let fine_ns = match (known, ran.samples.first()) {
+            (None, _) => real.1.first_ns,
+            (Some(_), Some(sample)) => sample.time_ns,
+            // The client's packet that ends the handshake leaves no other trace.
+            (Some(_), None) => real.1.first_ns + u64::from(real.1.rtt_us) * 1000,
+        };
+        self.latest = Clocks {
+            coarse_ticks,
+            fine_ns,
+        };
+        self.latest
     }
 }
 
 impl Pass<'_> {
-    /// Everything behind the flow step, as the programs do it.
-    fn judge(
+    /// Everything behind `flow::turn_page`, as the programs do it.
+    fn turn(
         &mut self,
         headers: &Headers,
-        (state, step): (&mut FlowState, &Step),
+        (flow, story): (&mut Flow, &mut Story),
+        step: &Step,
         table: Option<&Table>,
-    ) -> u8 {
-        for (happened, counter) in [
-            (step.control, Counter::ControlPackets),
-            (step.started, Counter::MessagesStarted),
-            (step.retransmitted, Counter::RetransmittedPackets),
-        ] {
-            if happened {
-                self.counters.push(counter);
-            }
+    ) {
+        let half = step.half;
+        self.ended(headers, (flow, story), (half ^ 1, step), &step.other_end);
+        if step.has(event::STARTED) {
+            self.counters.push(Counter::MessagesStarted);
+            let places = self.places(headers, story, (half, half));
+            story.halves[half as usize].history_log2_q8 = places.map(|place| self.mean(place));
         }
-        let other_hook = match self.hook {
-            Hook::Egress => Hook::Ingress,
-            Hook::Ingress => Hook::Egress,
-        };
-        self.ended(state, (other_hook, step.half ^ 1), &step.other_end);
-        if step.decision {
-            self.decide(headers, (state, step), table);
+        if step.has(event::DECISION) {
+            self.decide(headers, (flow, story), step, table);
         }
-        self.ended(state, (self.hook, step.half), &step.own_end);
-        if step.control {
+        self.ended(headers, (flow, story), (half, step), &step.own_end);
+    }
+
+    fn judge(&mut self, flow: &Flow, step: &Step) -> u8 {
+        let own = &flow.halves[step.half as usize];
+        if step.has(event::RETRANSMITTED) {
+            self.counters.push(Counter::RetransmittedPackets);
+        }
+        if step.has(event::CONTROL) {
+            self.counters.push(Counter::ControlPackets);
             return 0;
         }
-        let own = &mut state.halves[step.half];
-        let band = verdict::settle(own, self.settings);
         if self.hook == Hook::Egress {
-            self.counters.push(if own.generation == 0 {
-                Counter::AgingPackets
-            } else {
-                Counter::ModelPackets
-            });
+            self.counters
+                .push(if own.flags & half_flags::PREDICTED == 0 {
+                    Counter::AgingPackets
+                } else {
+                    Counter::ModelPackets
+                });
         }
-        band
+        own.band
+    }
+
+    fn places(&self, headers: &Headers, story: &Story, halves: (u32, u32)) -> [Place; 2] {
+        let hook = (self.hook, TEST_IFINDEX);
+        history::places(headers, story, halves, hook, self.hashing)
+    }
+
+    fn mean(&self, place: Place) -> u16 {
+        match self.means.get(&place.index) {
+            Some(entry) if entry.tag == place.tag => entry.log2_q8,
+            _ => 0,
+        }
     }
 
     fn decide(
         &mut self,
         headers: &Headers,
-        (state, step): (&mut FlowState, &Step),
+        (flow, story): (&mut Flow, &mut Story),
+        step: &Step,
         table: Option<&Table>,
     ) {
         self.counters.push(Counter::DecisionPoints);
-        let features = features::extract(headers, state, step);
-        let own = &mut state.halves[step.half];
-        let mut predicted_log2_q8 = 0;
+        let half = step.half as usize;
+        let mut features = [0; SLOTS];
+        features::extract(headers, (flow, story), step, &mut features);
+        let (own, page) = (&mut flow.halves[half], &mut story.halves[half]);
+        let (mut generation, mut predicted_log2_q8) = (0, 0);
         if self.hook == Hook::Egress {
             let leaf = table.and_then(|table| Some((table.generation, table.walk(&features)?)));
-            (own.generation, own.predicted_bytes) = leaf.map_or((0, 0), |(generation, leaf)| {
-                (generation, own.bytes + leaf.bytes_to_come())
-            });
-            predicted_log2_q8 = leaf.map_or(0, |(_, leaf)| u32::from(leaf.log2_q8));
-            verdict::settle(own, self.settings);
+            match leaf {
+                Some((of, leaf)) => {
+                    generation = of;
+                    predicted_log2_q8 = u32::from(leaf.log2_q8);
+                    page.predicted_bytes =
+                        flow::saturate(u64::from(own.bytes) + leaf.bytes_to_come());
+                    own.generation_slot = (of % GENERATION_SLOTS) as u8;
+                    own.flags |= half_flags::PREDICTED;
+                }
+                None => {
+                    page.predicted_bytes = 0;
+                    own.flags &= !half_flags::PREDICTED;
+                }
+            }
         }
-        let Half {
-            bytes,
-            message,
-            packets,
-            generation,
-            band,
-            ..
-        } = *own;
+        verdict::settle(own, page, self.settings);
         let sample = Sample {
-            bytes,
-            message,
-            packets,
+            bytes: u64::from(own.bytes),
+            message: page.message,
+            packets: own.packets,
             generation,
             predicted_log2_q8,
-            band,
+            band: own.band,
             features,
-            ..self.record(state, SampleKind::Decision, (self.hook, step.half))
+            ..self.record(SampleKind::Decision, (self.hook, step.half))
         };
-        self.emit(state, sample);
+        self.emit(sample);
     }
 
-    fn ended(&mut self, state: &FlowState, (hook, half): (Hook, usize), ended: &Ended) {
+    fn ended(
+        &mut self,
+        headers: &Headers,
+        (flow, story): (&Flow, &Story),
+        (half, step): (u32, &Step),
+        ended: &Ended,
+    ) {
         let counter = match ended.cause {
             Cause::None => return,
             Cause::Turn => Counter::EndedByTurn,
@@ -288,19 +375,34 @@ impl Pass<'_> {
             Cause::Close => Counter::EndedByClose,
         };
         self.counters.push(counter);
+        for place in self.places(headers, story, (half, step.half)) {
+            let entry = self.means.entry(place.index).or_default();
+            if entry.tag != place.tag {
+                *entry = HistoryEntry {
+                    tag: place.tag,
+                    ..HistoryEntry::default()
+                };
+            }
+            entry.add(ended.bytes);
+        }
+        let hook = match (half == step.half, self.hook) {
+            (true, hook) => hook,
+            (false, Hook::Egress) => Hook::Ingress,
+            (false, Hook::Ingress) => Hook::Egress,
+        };
         let sample = Sample {
-            bytes: ended.bytes,
+            bytes: u64::from(ended.bytes),
             message: ended.message,
             packets: ended.packets,
-            band: state.halves[half].band,
-            ..self.record(state, SampleKind::MessageEnd, (hook, half))
+            band: flow.halves[half as usize].band,
+            ..self.record(SampleKind::MessageEnd, (hook, half))
         };
-        self.emit(state, sample);
+        self.emit(sample);
     }
 
-    fn record(&self, state: &FlowState, kind: SampleKind, (hook, half): (Hook, usize)) -> Sample {
+    fn record(&self, kind: SampleKind, (hook, half): (Hook, u32)) -> Sample {
         Sample {
-            flow_hash: state.hash,
+            flow_hash: hash::sample_name(self.tag, self.hashing),
             time_ns: self.now_ns,
             bytes: 0,
             message: 0,
@@ -317,8 +419,8 @@ impl Pass<'_> {
         }
     }
 
-    fn emit(&mut self, state: &FlowState, sample: Sample) {
-        if state.hash as u32 & self.settings.sample_mask == 0 {
+    fn emit(&mut self, sample: Sample) {
+        if (self.tag >> 3) as u32 & self.settings.sample_mask == 0 {
             self.samples.push(sample);
             self.counters.push(Counter::SamplesSent);
         }
@@ -343,25 +445,11 @@ fn how(settings: &Settings, passing: &Passing) -> How {
     }
 }
 
-/// The time at which the kernel saw the packet, if anything of it was written down.
-fn clock_of(known: Option<&FlowState>, real: &FlowState, half: usize, ran: &Ran) -> Option<u64> {
-    let Some(known) = known else {
-        return Some(real.first_ns);
-    };
-    if let Some(sample) = ran.samples.first() {
-        return Some(sample.time_ns);
-    }
-    if real.halves[half].last_ns != known.halves[half].last_ns {
-        return Some(real.halves[half].last_ns);
-    }
-    (real.rtt_us != known.rtt_us).then(|| real.first_ns + u64::from(real.rtt_us) * 1000)
-}
-
 fn expected(
     hook: Hook,
     (band, counters): (Option<u8>, Vec<Counter>),
     samples: Vec<Sample>,
-    flow: Option<FlowState>,
+    flow: Option<(Flow, Story)>,
 ) -> Expected {
     let mut counted = vec![0; Counter::COUNT];
     for counter in counters {

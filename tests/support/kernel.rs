@@ -3,16 +3,21 @@
 use std::io;
 
 use aya::{
-    maps::{HashMap, Map, MapData, RingBuf},
+    maps::{Array, Map, MapData, RingBuf},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use scheduler_common::{
     counter::Counter,
-    flow::{FlowKey, FlowState},
+    flow::{DEFAULT_ENTRIES, Flow, FlowSet, Hashing, Story},
     names,
     sample::{Hook, Sample},
     settings::Settings,
+};
+use scheduler_ebpf::{
+    flow,
+    hash::{self, Identity},
+    parse::Headers,
 };
 use treeline::datapath::{Datapath, Origin};
 use zerocopy::FromBytes as _;
@@ -40,7 +45,8 @@ pub(crate) struct Programs {
 pub(crate) struct Kernel {
     pub(crate) datapath: Datapath,
     programs: Programs,
-    flows: HashMap<MapData, FlowKey, FlowState>,
+    flows: Array<MapData, FlowSet>,
+    pub(crate) hashing: Hashing,
     samples: RingBuf<MapData>,
     counted: Vec<u64>,
     // Last: what is above holds files below its directories.
@@ -99,12 +105,14 @@ impl Programs {
 impl Kernel {
     pub(crate) fn load(settings: &Settings) -> Self {
         let instance = OwnInstance::new();
-        let (datapath, origin) = Datapath::open_or_load(&instance, settings).unwrap();
+        let (datapath, origin) =
+            Datapath::open_or_load(&instance, settings, DEFAULT_ENTRIES).unwrap();
         assert_eq!(origin, Origin::Loaded);
         let flows = MapData::from_pin(instance.pins().join("maps").join(names::FLOWS)).unwrap();
         let mut kernel = Self {
             programs: Programs::open(&instance),
-            flows: HashMap::try_from(Map::LruHashMap(flows)).unwrap(),
+            flows: Array::try_from(Map::Array(flows)).unwrap(),
+            hashing: datapath.hashing().unwrap(),
             samples: datapath.samples().unwrap(),
             counted: Vec::new(),
             datapath,
@@ -146,9 +154,19 @@ impl Kernel {
         Programs::open(&self.instance)
     }
 
-    /// The state of a flow.
-    pub(crate) fn flow(&self, key: &FlowKey) -> Option<FlowState> {
-        self.flows.get(key, 0).ok()
+    /// Entry and story of a flow.
+    pub(crate) fn flow(&self, tag: u64) -> Option<(Flow, Story)> {
+        let set = self
+            .flows
+            .get(&hash::set_of(tag, &self.hashing), 0)
+            .unwrap();
+        let way = flow::find(&set.flows, tag, 0)?;
+        Some((set.flows[way], set.stories[way]))
+    }
+
+    /// Which flow the packet belongs to, and its direction.
+    pub(crate) fn identify(&self, headers: &Headers) -> Identity {
+        hash::identify(headers, TEST_IFINDEX, &self.hashing)
     }
 
     /// Samples that have come since the last call.

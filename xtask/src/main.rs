@@ -10,6 +10,7 @@ mod bench;
 mod child;
 mod console;
 mod demo;
+mod fuzz;
 mod lint;
 mod machine;
 mod rustc;
@@ -41,6 +42,8 @@ enum Verb {
     Bench(bench::Options),
     /// Format check, lints, build and all tests; or the privileged tests on other kernels.
     Test(test::Options),
+    /// Throw hostile bytes at the parser and the tree table for a bounded time.
+    Fuzz(fuzz::Options),
     /// Format check and lints, of the kernel half too.
     Lint,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&machine, &options),
         Verb::Bench(options) => bench::run(&machine, &options),
         Verb::Test(options) => test::run(&machine, &options),
+        Verb::Fuzz(options) => fuzz::run(&machine, &options),
         Verb::Lint => lint::run(&machine),
     });
     match result {

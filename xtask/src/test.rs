@@ -28,6 +28,10 @@ pub(crate) struct Options {
     /// Run the privileged tests on these kernels under QEMU, and on the running one.
     #[arg(long, value_name = "KERNEL", num_args = 1..)]
     vm: Vec<Series>,
+    /// Afterwards run the privileged tests that are steady there on 6.1, 6.12 and 7.3 under QEMU, as
+    /// far as these can be had.
+    #[arg(long, conflicts_with = "vm")]
+    matrix: bool,
     /// Run only tests whose names contain one of these.
     filters: Vec<String>,
 }
@@ -36,6 +40,7 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     let Options {
         no_lint,
         vm,
+        matrix,
         filters,
     } = options;
     let started = Instant::now();
@@ -58,6 +63,13 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
         Spoken(started.elapsed())
     ));
     ensure!(report.passed(), "not everything passed, see above");
+    if *matrix {
+        vm::matrix(machine)?;
+        console::say(format_args!(
+            "test: {} with the other kernels",
+            Spoken(started.elapsed())
+        ));
+    }
     Ok(())
 }
 

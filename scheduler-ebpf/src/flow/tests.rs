@@ -1,7 +1,7 @@
 //! Messages as an observer between client and server sees them.
 
 use super::*;
-use crate::parse::UDP;
+use crate::{parse::UDP, verdict::settle};
 
 const CLIENT: u32 = 0x0a00_0001;
 const SERVER: u32 = 0x0a00_0002;
@@ -9,16 +9,47 @@ const MS: u64 = 1_000_000;
 
 /// A TCP flow as an observer between the two sides sees it.
 struct Wire {
-    state: Option<FlowState>,
+    entry: Option<(Flow, Story)>,
     now_ns: u64,
     seq: [u32; 2],
     settings: Settings,
 }
 
+/// Runs one packet through the entry as the programs do, the coarse clock being exact.
+fn pass(
+    entry: &mut Option<(Flow, Story)>,
+    headers: &Headers,
+    half: u32,
+    now_ns: u64,
+    settings: &Settings,
+) -> Step {
+    let mut step = Step {
+        half,
+        segments: 1,
+        now_ticks: ticks(now_ns),
+        ..Step::default()
+    };
+    let (flow, story) = entry.get_or_insert_with(|| {
+        step.events = event::ENTERED;
+        let mut flow = Flow::default();
+        open(&mut flow, 7, ticks(now_ns));
+        (flow, Story::default())
+    });
+    advance(flow, headers, settings, &mut step);
+    if step.has(event::PAGE) {
+        turn_page((flow, story), headers, settings, now_ns, &mut step);
+        if step.has(event::DECISION) {
+            let half = half as usize;
+            settle(&mut flow.halves[half], &story.halves[half], settings);
+        }
+    }
+    step
+}
+
 impl Wire {
     fn new() -> Self {
         Self {
-            state: None,
+            entry: None,
             now_ns: MS,
             seq: [1000, u32::MAX - 5000],
             settings: Settings::default(),
@@ -66,64 +97,34 @@ impl Wire {
             seq,
             ack,
         };
-        let (_, half) = key(&headers, 1);
-        let now_ns = self.now_ns;
-        let state = self.state.get_or_insert_with(|| {
-            let mut state = FlowState::ZERO;
-            open(&mut state, &headers, half, 7, now_ns);
-            state
-        });
-        let mut step = Step {
-            half,
-            segments: 1,
-            ..Step::default()
-        };
-        advance(state, &headers, &self.settings, now_ns, &mut step);
-        step
+        pass(
+            &mut self.entry,
+            &headers,
+            side as u32,
+            self.now_ns,
+            &self.settings,
+        )
     }
 
     fn half(&self, side: usize) -> Half {
-        self.state.expect("a packet was sent").halves[side]
+        self.entry.expect("a packet was sent").0.halves[side]
     }
-}
 
-#[test]
-fn both_directions_have_one_key() {
-    let headers = Headers {
-        src_addr: [9, 0, 0, 0],
-        dst_addr: [3, 0, 0, 0],
-        src_port: 1,
-        dst_port: 2,
-        protocol: UDP,
-        ip_version: 4,
-        tcp_flags: 0,
-        payload_bytes: 0,
-        seq: 0,
-        ack: 0,
-    };
-    let back = Headers {
-        src_addr: headers.dst_addr,
-        dst_addr: headers.src_addr,
-        src_port: 2,
-        dst_port: 1,
-        ..headers
-    };
-    let ((there, half_there), (again, half_again)) = (key(&headers, 4), key(&back, 4));
-    assert_eq!(there, again);
-    assert_eq!((half_there, half_again), (1, 0));
-    assert_ne!(key(&headers, 5).0, there);
+    fn page(&self, side: usize) -> StoryHalf {
+        self.entry.expect("a packet was sent").1.halves[side]
+    }
 }
 
 #[test]
 fn the_handshake_tells_service_and_round_trip() {
     let wire = Wire::connected();
-    let state = wire.state.unwrap();
+    let (_, state) = wire.entry.unwrap();
     assert_eq!(
         (state.service_port, state.service_half, state.service_known),
         (80, 1, 1)
     );
     assert_eq!(state.rtt_us, 10_000);
-    assert_eq!(wire.half(0).message, 0);
+    assert_eq!(wire.page(0).message, 0);
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn a_kept_connection_is_one_message_per_request_and_reply() {
     let mut wire = Wire::connected();
     for round in 1..=3 {
         let request = wire.send(0, flag::ACK, 200);
-        assert!(request.started && request.decision);
+        assert!(request.has(event::STARTED) && request.has(event::DECISION));
         assert_eq!(
             request.other_end.cause,
             if round == 1 { Cause::None } else { Cause::Turn }
@@ -146,12 +147,12 @@ fn a_kept_connection_is_one_message_per_request_and_reply() {
                 packets: 1
             }
         );
-        assert!(reply.started);
+        assert!(reply.has(event::STARTED));
         wire.send(1, flag::ACK, 1448);
         assert_eq!(wire.half(1).bytes, 2896);
-        assert_eq!(wire.half(1).message, round);
+        assert_eq!(wire.page(1).message, round);
     }
-    assert_eq!(wire.half(1).previous_bytes, 2896);
+    assert_eq!(wire.page(1).previous_bytes, 2896);
 }
 
 #[test]
@@ -185,9 +186,9 @@ fn what_is_sent_again_is_not_counted_again() {
     let seq = wire.seq[1];
     wire.send(1, flag::ACK, 1000);
     let again = wire.raw(1, flag::ACK, (seq, wire.seq[0]), 1000);
-    assert!(again.retransmitted && !again.decision);
+    assert!(again.has(event::RETRANSMITTED) && !again.has(event::DECISION));
     let half_new = wire.raw(1, flag::ACK, (seq.wrapping_add(500), wire.seq[0]), 1000);
-    assert!(!half_new.retransmitted);
+    assert!(!half_new.has(event::RETRANSMITTED));
     assert_eq!(wire.half(1).bytes, 1500);
 }
 
@@ -198,8 +199,8 @@ fn data_in_flight_is_not_idle_however_long_it_waits() {
     wire.send(1, flag::ACK, 1448);
     wire.now_ns += 30_000 * MS;
     let later = wire.send(1, flag::ACK, 1448);
-    assert!(!later.started);
-    assert_eq!(wire.half(1).message, 1);
+    assert!(!later.has(event::STARTED));
+    assert_eq!(wire.page(1).message, 1);
 }
 
 #[test]
@@ -209,11 +210,11 @@ fn silence_after_all_is_acknowledged_ends_a_message() {
     wire.send(1, flag::ACK, 1448);
     wire.send(0, flag::ACK, 0);
     wire.now_ns += 150 * MS;
-    assert!(!wire.send(1, flag::ACK, 1448).started);
+    assert!(!wire.send(1, flag::ACK, 1448).has(event::STARTED));
     wire.send(0, flag::ACK, 0);
     wire.now_ns += 250 * MS;
     let next = wire.send(1, flag::ACK, 1448);
-    assert!(next.started);
+    assert!(next.has(event::STARTED));
     assert_eq!(
         next.own_end,
         Ended {
@@ -223,7 +224,7 @@ fn silence_after_all_is_acknowledged_ends_a_message() {
             packets: 2
         }
     );
-    assert_eq!(wire.half(1).message, 2);
+    assert_eq!(wire.page(1).message, 2);
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn a_long_round_trip_stretches_the_gap() {
     wire.send(1, flag::ACK, 10);
     wire.send(0, flag::ACK, 0);
     wire.now_ns += 700 * MS;
-    assert!(!wire.send(1, flag::ACK, 10).started);
+    assert!(!wire.send(1, flag::ACK, 10).has(event::STARTED));
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn close_ends_what_is_open() {
             packets: 2
         }
     );
-    assert!(!fin.control);
+    assert!(!fin.has(event::CONTROL));
     let mut wire = Wire::connected();
     wire.send(0, flag::ACK, 100);
     wire.send(1, flag::ACK, 10);
@@ -265,11 +266,11 @@ fn close_ends_what_is_open() {
 #[test]
 fn bare_acks_and_handshakes_are_control() {
     let mut wire = Wire::new();
-    assert!(wire.send(0, flag::SYN, 0).control);
-    assert!(wire.send(1, flag::SYN | flag::ACK, 0).control);
-    assert!(wire.send(0, flag::ACK, 0).control);
-    assert!(!wire.send(0, flag::ACK, 1).control);
-    assert!(!wire.send(0, flag::ACK | flag::FIN, 0).control);
+    assert!(wire.send(0, flag::SYN, 0).has(event::CONTROL));
+    assert!(wire.send(1, flag::SYN | flag::ACK, 0).has(event::CONTROL));
+    assert!(wire.send(0, flag::ACK, 0).has(event::CONTROL));
+    assert!(!wire.send(0, flag::ACK, 1).has(event::CONTROL));
+    assert!(!wire.send(0, flag::ACK | flag::FIN, 0).has(event::CONTROL));
 }
 
 #[test]
@@ -277,7 +278,7 @@ fn decisions_fall_on_powers_of_two_and_on_cuts() {
     let mut wire = Wire::connected();
     wire.send(0, flag::ACK, 100);
     let decisions: Vec<u32> = (1..=40)
-        .filter(|_| wire.send(1, flag::ACK, 1448).decision)
+        .filter(|_| wire.send(1, flag::ACK, 1448).has(event::DECISION))
         .map(|n: u32| n)
         .collect();
     // 15 000 bytes are passed in packet 11, 40 000 in packet 28.
@@ -299,23 +300,35 @@ fn udp_is_cut_by_gaps_alone() {
         seq: 0,
         ack: 0,
     };
-    let (_, half) = key(&headers, 1);
-    let mut state = FlowState::ZERO;
-    open(&mut state, &headers, half, 0, 0);
-    assert_eq!(
-        (state.service_port, usize::from(state.service_half)),
-        (443, half)
-    );
-    let mut starts_at = |now_ns| {
-        let mut step = Step {
-            half,
-            segments: 1,
-            ..Step::default()
-        };
-        advance(&mut state, &headers, &settings, now_ns, &mut step);
-        step.started
-    };
+    let mut entry = None;
+    let mut starts_at =
+        |now_ns| pass(&mut entry, &headers, 1, now_ns, &settings).has(event::STARTED);
     assert!(starts_at(MS));
     assert!(!starts_at(100 * MS));
     assert!(starts_at(400 * MS));
+    let (_, story) = entry.unwrap();
+    assert_eq!((story.service_port, story.service_half), (443, 1));
+}
+
+#[test]
+fn times_hold_when_the_ticks_wrap() {
+    let wrap_ns = 1 << (32 + TICK_SHIFT);
+    let mut wire = Wire::connected();
+    wire.now_ns = wrap_ns - 50 * MS;
+    wire.send(0, flag::ACK, 100);
+    wire.now_ns += 100 * MS;
+    assert!(!wire.send(0, flag::ACK, 100).has(event::SILENT));
+    wire.send(1, flag::ACK, 10);
+    assert_eq!(wire.page(1).turnaround_us, 0);
+    wire.now_ns += 3 * MS;
+    wire.send(0, flag::ACK, 10);
+    assert!((2990..3010).contains(&wire.page(0).turnaround_us));
+}
+
+#[test]
+fn a_coarse_clock_that_is_late_makes_no_gap() {
+    assert_eq!(elapsed(100, 104), 0);
+    assert_eq!(elapsed(3, u32::MAX), 4);
+    assert_eq!(later(u32::MAX, 3), 3);
+    assert_eq!(later(3, u32::MAX), 3);
 }

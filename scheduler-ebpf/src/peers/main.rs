@@ -19,6 +19,8 @@ mod count;
 mod lookups;
 #[path = "../maps.rs"]
 mod maps;
+#[path = "../page.rs"]
+mod page;
 #[path = "../path.rs"]
 mod path;
 #[path = "../sample.rs"]
@@ -34,17 +36,13 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use scheduler_common::{
-    counter::{Counter, Skip},
-    sample::Hook,
-    settings::{Settings, settings_flags},
-};
+use scheduler_common::sample::Hook;
 use scheduler_ebpf::{
-    flow,
-    parse::{self, Headers, How},
+    common,
+    parse::{Headers, How},
 };
 
-use crate::{context::Frame, maps::Scratch};
+use crate::{context::Frame, maps::Scratch, textbook::Tuple};
 
 #[classifier]
 pub fn empty_tc(_ctx: TcContext) -> i32 {
@@ -61,7 +59,7 @@ macro_rules! job {
     ($tc:ident, $xdp:ident, $spread:literal, $work:path) => {
         #[classifier]
         pub fn $tc(ctx: TcContext) -> i32 {
-            if let Ok(headers) = headers_tc(&ctx, $spread)
+            if let Some(headers) = headers_tc(&ctx, $spread)
                 && let Some(class) = $work(headers)
             {
                 // SAFETY: the context is the one this program was called with, and a TC program
@@ -75,7 +73,7 @@ macro_rules! job {
 
         #[xdp(frags)]
         pub fn $xdp(ctx: XdpContext) -> u32 {
-            if let Ok(headers) = headers_xdp(&ctx, $spread) {
+            if let Some(headers) = headers_xdp(&ctx, $spread) {
                 sink::word($work(headers).unwrap_or(0));
             }
             XDP_PASS
@@ -96,108 +94,61 @@ fn parsed(_headers: &Headers) -> Option<u32> {
 
 #[inline(always)]
 fn keyed(headers: &Headers) -> Option<u32> {
-    let (key, _) = flow::key(headers, 1);
-    sink::key(key);
+    sink::tuple(Tuple::of(headers));
     None
 }
 
 #[inline(always)]
-fn headers_tc(ctx: &TcContext, with_spread: bool) -> Result<&'static Headers, Skip> {
-    let scratch = path::scratch(Hook::Egress)?;
+fn headers_tc(ctx: &TcContext, with_spread: bool) -> Option<&'static Headers> {
+    let (_kept, scratch) = path::per_cpu(Hook::Egress)?;
     // SAFETY: the context is the one this program was called with.
     let ethertype = u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16);
     let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
+    headers(frame, ethertype, scratch, with_spread)
+}
+
+#[inline(always)]
+fn headers_xdp(ctx: &XdpContext, with_spread: bool) -> Option<&'static Headers> {
+    let (_kept, scratch) = path::per_cpu(Hook::Ingress)?;
+    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
+    headers(frame, 0, scratch, with_spread)
+}
+
+/// Parses as a textbook would: the usual packets and no others.
+#[inline(always)]
+fn headers(
+    frame: Frame,
+    ethertype: u16,
+    scratch: &'static mut Scratch,
+    with_spread: bool,
+) -> Option<&'static Headers> {
     let plain = How {
         ethertype,
         network_frames: false,
         inner: false,
     };
-    parse::read(frame, plain, &mut scratch.parsed)?;
+    if !common::read(frame, plain, &mut scratch.parsed) {
+        return None;
+    }
     let scratch = path::joined(scratch);
     if with_spread {
         spread::apply(scratch);
     }
-    Ok(&scratch.parsed.headers)
-}
-
-#[inline(always)]
-fn headers_xdp(ctx: &XdpContext, with_spread: bool) -> Result<&'static Headers, Skip> {
-    let scratch = path::scratch(Hook::Ingress)?;
-    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    let plain = How {
-        ethertype: 0,
-        network_frames: false,
-        inner: false,
-    };
-    parse::read(frame, plain, &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
-    if with_spread {
-        spread::apply(scratch);
-    }
-    Ok(&scratch.parsed.headers)
+    Some(&scratch.parsed.headers)
 }
 
 /// As `treeline_egress`, with the spread between parsing and accounting.
 #[classifier]
 pub fn treeline_tc(ctx: TcContext) -> i32 {
-    count::one(Counter::EgressPackets);
-    if let Err(skip) = egress(&ctx) {
-        count::skip(skip);
-    }
+    path::egress::<spread::On>(&ctx);
     TC_ACT_UNSPEC
-}
-
-#[inline(always)]
-fn egress(ctx: &TcContext) -> Result<(), Skip> {
-    let settings = path::settings()?;
-    let scratch = path::scratch(Hook::Egress)?;
-    let skb = ctx.skb.skb;
-    // SAFETY: the context is the one this program was called with.
-    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
-    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, ethertype), &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
-    // SAFETY: the context is the one this program was called with.
-    let ifindex = unsafe { (*skb).ifindex };
-    // SAFETY: as above.
-    scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
-    spread::apply(scratch);
-    let band = path::account(ctx, settings, scratch, (Hook::Egress, ifindex))?;
-    action::apply(ctx, settings, band);
-    Ok(())
 }
 
 /// As `treeline_ingress`, with the spread between parsing and accounting.
 #[xdp(frags)]
 pub fn treeline_xdp(ctx: XdpContext) -> u32 {
-    count::one(Counter::IngressPackets);
-    if let Err(skip) = ingress(&ctx) {
-        count::skip(skip);
-    }
+    path::ingress::<spread::On>(&ctx);
     XDP_PASS
-}
-
-#[inline(always)]
-fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
-    let settings = path::settings()?;
-    let scratch: &mut Scratch = path::scratch(Hook::Ingress)?;
-    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, 0), &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
-    scratch.step.segments = 1;
-    let ifindex = ctx.ingress_ifindex() as u32;
-    spread::apply(scratch);
-    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;
-    Ok(())
-}
-
-#[inline(always)]
-const fn how(settings: &Settings, ethertype: u16) -> How {
-    How {
-        ethertype,
-        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
-        inner: settings.flags & settings_flags::INNER != 0,
-    }
 }
 
 /// Twelve random features a packet: what `walk_tc` does besides walking.
@@ -214,7 +165,9 @@ pub fn features_tc(_ctx: TcContext) -> i32 {
 pub fn walk_tc(_ctx: TcContext) -> i32 {
     if let Some(features) = spread::features() {
         sink::features(&features);
-        if let Some(prediction) = tree::predict(&features) {
+        if let Some((kept, _scratch)) = path::per_cpu(Hook::Egress)
+            && let Some(prediction) = tree::predict(&features, &mut kept.counts)
+        {
             sink::word(prediction.leaf.pack());
         }
     }

@@ -1,11 +1,13 @@
 //! Where results go, so that no work is optimised away.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use scheduler_common::{features::Features, flow::FlowKey};
+use scheduler_common::features::Features;
+
+use crate::textbook::Tuple;
 
 /// What a bench program computed last.
 pub(crate) struct Sink {
-    key: FlowKey,
+    key: Tuple,
     features: Features,
     word: u32,
 }
@@ -15,7 +17,7 @@ pub(crate) struct Sink {
 static SINK: PerCpuArray<Sink, 1> = PerCpuArray::new();
 
 #[inline(always)]
-pub(crate) fn key(key: FlowKey) {
+pub(crate) fn tuple(key: Tuple) {
     if let Some(sink) = SINK.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's own value.
         unsafe { (&raw mut (*sink).key).write(key) };

@@ -11,6 +11,7 @@ mod updown;
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
@@ -168,6 +169,17 @@ struct UplinkArgs {
     /// Schedule VXLAN, Geneve, GRE and IP-in-IP packets by the flow inside the tunnel.
     #[arg(long)]
     inner: bool,
+    /// Flows that the table has room for, 128 bytes each; rounded up to a power of two.
+    ///
+    /// The counter `flows_evicted` in `treeline status` says whether it is too small. It is set when the programs are
+    /// loaded: take the interfaces down to change it.
+    #[arg(
+        long,
+        value_name = "ENTRIES",
+        default_value_t = DEFAULT_ENTRIES,
+        value_parser = clap::value_parser!(u32).range(4..=i64::from(MAX_ENTRIES))
+    )]
+    flows: u32,
     /// Put aside a root qdisc that an administrator has set; `down` restores it.
     #[arg(long)]
     replace: bool,
@@ -205,6 +217,7 @@ impl UplinkArgs {
             replace: self.replace,
             inner: self.inner,
             acts: self.acts.acts(),
+            flow_entries: self.flows,
         }
     }
 }

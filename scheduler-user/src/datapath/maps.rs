@@ -2,8 +2,10 @@
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
-    counter::{Counter, GENERATION_SLOTS, GenerationCount},
+    counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
+    flow::{Hashing, WAYS},
     names,
+    sample::Hook,
     settings::Settings,
     tree::Table,
 };
@@ -59,23 +61,62 @@ impl Datapath {
         map.set(0, settings, 0).map_err(fault)
     }
 
-    /// Sum over all CPUs of each counter, in the order of [`Counter::ALL`].
+    /// Secret of this load and size of its flow table.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn hashing(&self) -> Result<Hashing, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::HASHING,
+            source,
+        };
+        let map = Array::<_, Hashing>::try_from(self.map(names::HASHING)?).map_err(fault)?;
+        map.get(&0, 0).map_err(fault)
+    }
+
+    /// Flows that the table has room for.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn flow_entries(&self) -> Result<u32, DatapathError> {
+        Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
+    }
+
+    pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::HASHING,
+            source,
+        };
+        let mut map = Array::<_, Hashing>::try_from(self.map(names::HASHING)?).map_err(fault)?;
+        map.set(0, hashing, 0).map_err(fault)
+    }
+
+    /// What the programs have kept, by program and CPU.
+    fn kept(&self) -> Result<Vec<Kept>, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::PER_CPU,
+            source,
+        };
+        let map = PerCpuArray::<_, PerCpu>::try_from(self.map(names::PER_CPU)?).map_err(fault)?;
+        let mut kept = Vec::new();
+        for hook in [Hook::Egress, Hook::Ingress] {
+            let values = map.get(&(hook as u32), 0).map_err(fault)?;
+            kept.extend(values.iter().map(|cpu| cpu.kept));
+        }
+        Ok(kept)
+    }
+
+    /// Sum over programs and CPUs of each counter, in the order of [`Counter::ALL`].
     ///
     /// # Errors
     /// If the map can't be read.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, DatapathError> {
-        let fault = |source| DatapathError::Map {
-            name: names::COUNTERS,
-            source,
+        let kept = self.kept()?;
+        let sum = |counter: Counter| {
+            let counts = kept.iter().map(|kept| &kept.counts.counters);
+            counts.map(|counters| counters[counter as usize]).sum()
         };
-        let map = PerCpuArray::<_, u64>::try_from(self.map(names::COUNTERS)?).map_err(fault)?;
-        Counter::ALL
-            .iter()
-            .map(|counter| {
-                let values = map.get(&(*counter as u32), 0).map_err(fault)?;
-                Ok((*counter, values.iter().sum()))
-            })
-            .collect()
+        Ok(Counter::ALL.iter().map(|c| (*c, sum(*c))).collect())
     }
 
     /// Egress packets that `generation` has classified.
@@ -83,16 +124,10 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn packets_of(&self, generation: u32) -> Result<u64, DatapathError> {
-        let fault = |source| DatapathError::Map {
-            name: names::GENERATIONS,
-            source,
-        };
-        let map = PerCpuArray::<_, GenerationCount>::try_from(self.map(names::GENERATIONS)?)
-            .map_err(fault)?;
-        let counts = map
-            .get(&(generation % GENERATION_SLOTS), 0)
-            .map_err(fault)?;
-        let own = counts.iter().filter(|count| count.generation == generation);
+        let slot = (generation % GENERATION_SLOTS) as usize;
+        let kept = self.kept()?;
+        let slots = kept.iter().map(|kept| &kept.counts.generations[slot]);
+        let own = slots.filter(|count| count.generation == generation);
         Ok(own.map(|count| count.packets).sum())
     }
 

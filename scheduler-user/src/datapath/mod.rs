@@ -16,7 +16,9 @@ use aya::{
 };
 use nix::{mount::MsFlags, sys::statfs};
 use scheduler_common::{
-    ABI_VERSION, names,
+    ABI_VERSION,
+    flow::{Hashing, MAX_ENTRIES, WAYS},
+    names,
     sample::Sample,
     settings::{Act, Settings},
     tree::Table,
@@ -53,13 +55,14 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Opens what is pinned, or loads and pins it.
+    /// Opens what is pinned, or loads and pins it with room for `flow_entries` flows.
     ///
     /// # Errors
     /// If the kernel refuses; nothing is left behind then.
     pub fn open_or_load(
         instance: &Instance,
         settings: &Settings,
+        flow_entries: u32,
     ) -> Result<(Self, Origin), DatapathError> {
         mount_bpffs()?;
         match Self::open(instance) {
@@ -70,11 +73,17 @@ impl Datapath {
                     instance: instance.clone(),
                 };
                 old.unload()?;
-                return Ok((Self::load(instance, settings)?, Origin::Replaced));
+                return Ok((
+                    Self::load(instance, settings, flow_entries)?,
+                    Origin::Replaced,
+                ));
             }
             Err(error) => return Err(error),
         }
-        Ok((Self::load(instance, settings)?, Origin::Loaded))
+        Ok((
+            Self::load(instance, settings, flow_entries)?,
+            Origin::Loaded,
+        ))
     }
 
     /// Opens what is pinned; `None` if nothing is.
@@ -101,24 +110,26 @@ impl Datapath {
         Ok(Some(datapath))
     }
 
-    fn load(instance: &Instance, settings: &Settings) -> Result<Self, DatapathError> {
+    fn load(
+        instance: &Instance,
+        settings: &Settings,
+        flow_entries: u32,
+    ) -> Result<Self, DatapathError> {
         let datapath = Self {
             instance: instance.clone(),
         };
         // Left-overs of a load that was cut short.
         remove_tree(&datapath.instance.pins())?;
-        let loaded = datapath.load_and_pin(settings);
+        let loaded = datapath.load_and_pin(settings, sets_of(flow_entries));
         if loaded.is_err() {
             remove_tree(&datapath.instance.pins())?;
         }
         loaded.map(|()| datapath)
     }
 
-    fn load_and_pin(&self, settings: &Settings) -> Result<(), DatapathError> {
-        let secret: [u64; 2] = rand::random();
+    fn load_and_pin(&self, settings: &Settings, sets: u32) -> Result<(), DatapathError> {
         let mut ebpf = EbpfLoader::new()
-            .override_global("SECRET_LOW", &secret[0], true)
-            .override_global("SECRET_HIGH", &secret[1], true)
+            .map_max_entries(names::FLOWS, sets)
             .load(OBJECT)
             .map_err(|source| DatapathError::Load {
                 source: Box::new(source),
@@ -139,6 +150,12 @@ impl Datapath {
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
         }
+        self.set_hashing(&Hashing {
+            multipliers: rand::random(),
+            sample_key: rand::random(),
+            set_mask: sets - 1,
+            _pad: 0,
+        })?;
         self.set_settings(settings)?;
         let pin_error = |path, source| DatapathError::Pin { path, source };
         let program_error = |op, source| DatapathError::Program {
@@ -241,6 +258,17 @@ impl Datapath {
     pub fn deactivate(&self) -> Result<(), DatapathError> {
         self.activate(&Box::new(Table { ..Table::EMPTY }))
     }
+}
+
+/// Sets of a table with room for `entries` flows, rounded up to a power of two within the bounds.
+const fn sets_of(entries: u32) -> u32 {
+    let entries = if entries > MAX_ENTRIES {
+        MAX_ENTRIES
+    } else {
+        entries
+    };
+    let sets = entries.div_ceil(WAYS as u32).next_power_of_two();
+    if sets == 0 { 1 } else { sets }
 }
 
 fn program<'a, T>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut T, DatapathError>

@@ -1,8 +1,8 @@
 //! Model → the integer table that the kernel walks.
 
-use std::collections::VecDeque;
-
-use scheduler_common::tree::{Leaf, MAX_DEPTH, MAX_NODES, MAX_TREES, Node, Table, TableError};
+use scheduler_common::tree::{
+    Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_TREES, Node, PackError, Table, TableError,
+};
 
 use super::{Model, ModelError, Split, Tree, TreeNode};
 
@@ -18,9 +18,15 @@ pub enum CompileError {
         /// Trees of the model.
         trees: usize,
     },
-    /// More nodes than the table holds.
-    #[error("more than {MAX_NODES} nodes: train a smaller model")]
-    TooManyNodes,
+    /// More blocks than the table holds.
+    #[error(
+        "its {nodes} nodes don't fit the table's {MAX_BLOCKS} blocks: \
+         train fewer or flatter trees, or larger leaves"
+    )]
+    TooManyBlocks {
+        /// Splits and leaves of all trees.
+        nodes: usize,
+    },
     /// A path that the kernel would not walk to its end.
     #[error(
         "tree {tree} is {depth} splits deep, the kernel walks {MAX_DEPTH}: train a flatter one"
@@ -42,26 +48,26 @@ pub enum CompileError {
 /// The model is faulty, or too large for the table.
 pub fn compile(model: &Model) -> Result<Box<Table>, CompileError> {
     model.check()?;
-    if model.trees.len() > MAX_TREES {
-        return Err(CompileError::TooManyTrees {
-            trees: model.trees.len(),
-        });
-    }
-    let mut table = Box::new(Table::EMPTY);
-    table.generation = model.generation;
-    let mut used = 0;
-    for (index, tree) in model.trees.iter().enumerate() {
-        table.roots[index] = used as u16;
-        let depth = place(tree, &mut table, &mut used)?;
-        if depth > MAX_DEPTH {
-            return Err(CompileError::TooDeep { tree: index, depth });
-        }
-        table.depth = table.depth.max(depth);
-    }
-    table.trees = model.trees.len() as u32;
-    table.node_count = used as u32;
+    let trees = model.trees.iter().map(whole_numbers);
+    let trees = trees.collect::<Result<Vec<_>, _>>()?;
+    let table = Table::pack(model.generation, &trees)?;
     table.check().map_err(CompileError::Table)?;
     Ok(table)
+}
+
+impl From<PackError> for CompileError {
+    fn from(error: PackError) -> Self {
+        match error {
+            PackError::TooManyTrees { trees } => Self::TooManyTrees { trees },
+            PackError::TooManyBlocks { nodes } => Self::TooManyBlocks { nodes },
+            PackError::TooDeep { tree, depth } => Self::TooDeep { tree, depth },
+            PackError::Malformed { tree } => Self::Model(ModelError::Tree {
+                tree,
+                node: 0,
+                fault: "it is no tree",
+            }),
+        }
+    }
 }
 
 /// Prediction and spread of a leaf as the kernel holds them.
@@ -76,41 +82,33 @@ fn q8(log2: f64) -> u16 {
     (log2 * 256.0).round().clamp(0.0, f64::from(u16::MAX)) as u16
 }
 
-/// Lays a tree out breadth first, which puts children side by side and behind their parents.
-fn place(tree: &Tree, table: &mut Table, used: &mut usize) -> Result<u32, CompileError> {
-    let mut deepest = 0;
-    let mut waiting = VecDeque::from([(0usize, reserve(used, 1)?, 0u32)]);
-    while let Some((from, at, depth)) = waiting.pop_front() {
-        deepest = deepest.max(depth);
-        let node = &tree.nodes[settled(tree, from)];
-        table.nodes[usize::from(at)] = match node.split {
-            None => Node::leaf(at, quantised(node)),
+/// The tree as the kernel's whole numbers see it, breadth first.
+///
+/// Nodes that several splits lead to become several, which ends where no table could hold them.
+fn whole_numbers(tree: &Tree) -> Result<Vec<Node>, CompileError> {
+    let mut from = vec![0];
+    let mut nodes = Vec::new();
+    while let Some(&index) = from.get(nodes.len()) {
+        let node = &tree.nodes[settled(tree, index)];
+        nodes.push(match node.split {
+            None => Node::Leaf(quantised(node)),
             Some(split) => {
-                let child = reserve(used, 2)?;
-                waiting.push_back((split.at_most as usize, child, depth + 1));
-                waiting.push_back((split.above as usize, child + 1, depth + 1));
-                // For whole numbers, at most 4.5 is at most 4.
-                let threshold = split.value.floor() as u32;
-                Node {
-                    threshold,
-                    child,
+                if from.len() > 2 * MAX_BLOCKS {
+                    return Err(CompileError::TooManyBlocks { nodes: from.len() });
+                }
+                let at_most = from.len() as u32;
+                from.extend([split.at_most as usize, split.above as usize]);
+                Node::Split {
                     feature: split.feature,
-                    _pad: 0,
+                    // For whole numbers, at most 4.5 is at most 4.
+                    threshold: split.value.floor() as u32,
+                    at_most,
+                    above: at_most + 1,
                 }
             }
-        };
+        });
     }
-    Ok(deepest)
-}
-
-fn reserve(used: &mut usize, nodes: usize) -> Result<u16, CompileError> {
-    let first = *used;
-    *used += nodes;
-    if *used > MAX_NODES {
-        Err(CompileError::TooManyNodes)
-    } else {
-        Ok(first as u16)
-    }
+    Ok(nodes)
 }
 
 /// Follows splits that no `u32` can tell apart.
@@ -137,7 +135,7 @@ fn settled(tree: &Tree, from: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use scheduler_common::features::Features;
+    use scheduler_common::features::{Features, SLOTS};
 
     use super::{
         super::{DataWindow, arbitrary},
@@ -177,6 +175,22 @@ mod tests {
         Tree { nodes }
     }
 
+    /// Every leaf at the same depth.
+    fn full(depth: u32) -> Tree {
+        let nodes = (0..(2 << depth) - 1).map(|index| TreeNode {
+            split: (index < (1 << depth) - 1).then_some(Split {
+                feature: 0,
+                value: f64::from(index),
+                at_most: 2 * index + 1,
+                above: 2 * index + 2,
+            }),
+            ..leaf(0.0)
+        });
+        Tree {
+            nodes: nodes.collect(),
+        }
+    }
+
     #[test]
     fn values_at_a_threshold_go_the_same_way_in_both() {
         let model = of_trees(vec![comb(5)]);
@@ -188,6 +202,7 @@ mod tests {
             assert_eq!(f64::from(table.walk(&features).unwrap().log2_q8), expected);
         }
         assert_eq!((table.depth, table.node_count), (5, 11));
+        assert_eq!((table.steps, table.block_count), (3, 16 + 3 * 4));
     }
 
     #[test]
@@ -199,7 +214,7 @@ mod tests {
         let table = compile(&of_trees(vec![tree])).unwrap();
         assert_eq!((table.node_count, table.depth), (1, 0));
         for value in [0, 1, u32::MAX] {
-            assert_eq!(table.walk(&[value; 16]).unwrap().log2_q8, 256);
+            assert_eq!(table.walk(&[value; SLOTS]).unwrap().log2_q8, 256);
         }
     }
 
@@ -209,12 +224,12 @@ mod tests {
             nodes: vec![leaf(-1.0)],
         }]))
         .unwrap();
-        assert_eq!(table.walk(&[0; 16]).unwrap().log2_q8, 0);
+        assert_eq!(table.walk(&[0; SLOTS]).unwrap().log2_q8, 0);
         let table = compile(&of_trees(vec![Tree {
             nodes: vec![leaf(1e9)],
         }]))
         .unwrap();
-        assert_eq!(table.walk(&[0; 16]).unwrap().log2_q8, u16::MAX);
+        assert_eq!(table.walk(&[0; SLOTS]).unwrap().log2_q8, u16::MAX);
     }
 
     #[test]
@@ -234,8 +249,8 @@ mod tests {
             }
         );
         assert_eq!(
-            compile(&of_trees(vec![comb(2100)])).unwrap_err(),
-            CompileError::TooManyNodes
+            compile(&of_trees(vec![full(12), full(11)])).unwrap_err(),
+            CompileError::TooManyBlocks { nodes: 8191 + 4095 }
         );
         assert_eq!(
             compile(&of_trees(vec![])).unwrap_err(),

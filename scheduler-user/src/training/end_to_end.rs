@@ -99,7 +99,7 @@ fn a_host_whose_sizes_follow_port_and_request_gets_a_model() {
 
     let table = compile(&model).unwrap();
     let of = |port: u32, request: u32| {
-        let mut features = [0; 16];
+        let mut features = [0; scheduler_common::features::SLOTS];
         features[Feature::ServicePort as usize] = port;
         features[Feature::RequestBytes as usize] = request;
         features[Feature::FromService as usize] = 1;

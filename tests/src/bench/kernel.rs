@@ -10,7 +10,14 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use bed::netns::Namespace;
-use scheduler_common::{counter::Counter, names, settings::Settings, tree::Table};
+use scheduler_common::{
+    counter::{Counter, PerCpu},
+    flow::{DEFAULT_ENTRIES, Hashing, WAYS},
+    names,
+    sample::Hook,
+    settings::Settings,
+    tree::Table,
+};
 use treeline::{datapath::Datapath, instance::Instance};
 
 use crate::{trees, variant::Family};
@@ -28,7 +35,7 @@ pub(crate) type Spread = [u64; 5];
 pub(crate) struct Maps {
     settings: Array<MapData, Settings>,
     model: ArrayOfMaps<MapData, Array<MapData, Table>>,
-    counters: PerCpuArray<MapData, u64>,
+    per_cpu: PerCpuArray<MapData, PerCpu>,
     samples: RingBuf<MapData>,
     active: Option<(u32, u32)>,
 }
@@ -38,7 +45,7 @@ impl Maps {
         Ok(Self {
             settings: map(names::SETTINGS)?.try_into()?,
             model: ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(map(names::MODEL)?)?,
-            counters: map(names::COUNTERS)?.try_into()?,
+            per_cpu: map(names::PER_CPU)?.try_into()?,
             samples: map(names::SAMPLES)?.try_into()?,
             active: None,
         })
@@ -51,7 +58,8 @@ impl Maps {
     /// Gives the model of so many trees of such a depth, unless it is there.
     pub(crate) fn activate(&mut self, forest: (u32, u32)) -> Result<()> {
         if self.active != Some(forest) {
-            let table = trees::table(forest);
+            let table = trees::table(forest)
+                .map_err(|fault| anyhow!("the bench's trees do not fit: {fault:?}"))?;
             table
                 .check()
                 .map_err(|fault| anyhow!("the bench's table is not sound: {fault:?}"))?;
@@ -64,7 +72,15 @@ impl Maps {
     }
 
     pub(crate) fn count(&self, counter: Counter) -> Result<u64> {
-        Ok(self.counters.get(&(counter as u32), 0)?.iter().sum())
+        let mut sum = 0;
+        for hook in [Hook::Egress, Hook::Ingress] {
+            let cpus = self.per_cpu.get(&(hook as u32), 0)?;
+            let counts = cpus.iter().map(|cpu| &cpu.kept.counts.counters);
+            sum += counts
+                .map(|counters| counters[counter as usize])
+                .sum::<u64>();
+        }
+        Ok(sum)
     }
 
     /// Empties the ring; answers how many records there were.
@@ -88,7 +104,8 @@ pub(crate) struct Pinned {
 impl Pinned {
     pub(crate) fn load(namespace: &Namespace) -> Result<Self> {
         let instance = Instance::new(&format!("bench-{}", std::process::id()))?;
-        let (datapath, _origin) = Datapath::open_or_load(&instance, &Settings::default())?;
+        let (datapath, _origin) =
+            Datapath::open_or_load(&instance, &Settings::default(), DEFAULT_ENTRIES)?;
         drop(datapath);
         let pin = |name| instance.pins().join("programs").join(name);
         let egress = SchedClassifier::from_pin(pin(names::EGRESS))?;
@@ -152,12 +169,10 @@ impl Object {
     /// Loads it with tables of `entries`; without `spread`, no instruction of it is left.
     pub(crate) fn load(entries: u32, spread: bool, namespace: &Namespace) -> Result<Self> {
         let spread_on = u32::from(spread);
-        let secret: [u64; 2] = rand::random();
+        let sets = entries / WAYS as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("SPREAD_ON", &spread_on, true)
-            .override_global("SECRET_LOW", &secret[0], true)
-            .override_global("SECRET_HIGH", &secret[1], true)
-            .map_max_entries(names::FLOWS, entries)
+            .map_max_entries(names::FLOWS, sets)
             .map_max_entries("TEXTBOOK_FLOWS", entries)
             .map_max_entries("LOOKUPS_FLOWS", entries)
             .load(OBJECT)
@@ -186,6 +201,14 @@ impl Object {
                 .with_context(|| format!("no map {name}"))
         };
         plant(&mut take)?;
+        let mut hashing: Array<MapData, Hashing> = take(names::HASHING)?.try_into()?;
+        let secret = Hashing {
+            multipliers: rand::random(),
+            sample_key: rand::random(),
+            set_mask: sets - 1,
+            _pad: 0,
+        };
+        hashing.set(0, secret, 0)?;
         let spread = take("SPREAD")?.try_into()?;
         let maps = Maps::new(take)?;
         let object = Self { ebpf, spread, maps };

@@ -3,7 +3,11 @@
 use anyhow::{Result, ensure};
 use bed::netns::Namespace;
 use clap::ValueEnum;
-use scheduler_common::{counter::Counter, settings::Settings};
+use scheduler_common::{
+    class::{BANDS, Cuts},
+    counter::Counter,
+    settings::Settings,
+};
 
 use crate::{
     kernel::{Kernel, Object, Pinned},
@@ -11,7 +15,7 @@ use crate::{
     variant::{Family, Hook, Variant, Work},
 };
 
-/// Packets of a sampled run: two samples each, which fill less than a quarter of the ring.
+/// Packets of a sampled run, whose samples fill less than a quarter of the ring.
 const SAMPLED_PACKETS: u32 = 1000;
 const SAMPLED_RUNS: u32 = 20;
 /// Least share of packets that must have been decision points where all are meant to be.
@@ -261,19 +265,15 @@ fn prepare(kernel: &mut Kernel, variant: &Variant, flows: Flows, frame: &[u8]) -
         kernel.maps().set(&settings)?;
         kernel.maps().activate(forest)?;
     }
-    let Kernel::Object(object) = kernel else {
-        // Past the decision points of a message: the next one comes after as many packets again.
-        if variant.work == Work::Cached {
-            kernel.run(&variant.program, frame, 10_000)?;
-        }
-        return Ok(());
-    };
+    if variant.work != Work::Other && flows != Flows::New {
+        restart(kernel, variant, flows, frame)?;
+        kernel.maps().set(&settings)?;
+    }
     if variant.work == Work::Cached {
-        // Every flow in turn, with so much that its next decision point is far.
+        // Every flow in turn, with so much that its next decision point is far. Where one flow gets no more than the
+        // packet holds, so many packets that the next one comes after as many again.
         let (bytes, segments) = (1 << 30, 1 << 24);
-        object.spread([0, flows.mask(), 1, bytes, segments])?;
-        let packets = flows.mask().saturating_add(1).max(10_000) as u32;
-        kernel.run(&variant.program, frame, packets)?;
+        visit(kernel, variant, flows, (bytes, segments), frame)?;
     }
     let ordered = u64::from(flows == Flows::New);
     // Odd, so never the generator's fixed point; random, so that no new flow was there before.
@@ -284,13 +284,44 @@ fn prepare(kernel: &mut Kernel, variant: &Variant, flows: Flows, frame: &[u8]) -
     Ok(())
 }
 
-/// With an idle time of nothing every datagram is a message of its own; with one without end, all are one.
+/// Begins a new message in every flow, for the last one may be past what the settings say now.
+fn restart(kernel: &mut Kernel, variant: &Variant, flows: Flows, frame: &[u8]) -> Result<()> {
+    /// Longer than a step of the kernel's coarse clock.
+    const STEP: std::time::Duration = std::time::Duration::from_millis(20);
+    kernel.maps().set(&Settings {
+        idle_floor_us: 0,
+        ..settings(variant.work)
+    })?;
+    std::thread::sleep(STEP);
+    visit(kernel, variant, flows, (0, 0), frame)
+}
+
+/// One packet, at least, of every flow.
+fn visit(
+    kernel: &mut Kernel,
+    variant: &Variant,
+    flows: Flows,
+    (bytes, segments): (u64, u64),
+    frame: &[u8],
+) -> Result<()> {
+    if let Kernel::Object(object) = kernel {
+        object.spread([0, flows.mask(), 1, bytes, segments])?;
+    }
+    let packets = flows.mask().saturating_add(1).max(10_000) as u32;
+    kernel.run(&variant.program, frame, packets)
+}
+
+/// An idle time without end: all datagrams of a flow are one message.
 fn settings(work: Work) -> Settings {
+    let mut cuts = Cuts::default();
+    if matches!(work, Work::Decision(_) | Work::Sampled(_)) {
+        // Cuts out of order: the band of every message ends at no byte, so each packet is past it.
+        cuts.bytes = [0; BANDS - 1];
+        cuts.bytes[0] = u32::MAX;
+    }
     Settings {
-        idle_floor_us: match work {
-            Work::Decision(_) | Work::Sampled(_) => 0,
-            _ => u32::MAX,
-        },
+        idle_floor_us: u32::MAX,
+        cuts,
         samples_per_window: match work {
             Work::Sampled(_) => u32::MAX,
             _ => 0,

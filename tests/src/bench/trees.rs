@@ -1,7 +1,7 @@
 //! One random forest in the forms that treeline and the peers read.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use scheduler_common::tree::{Leaf, Node, Table};
+use scheduler_common::tree::{Leaf, Node, PackError, Table};
 
 /// Features that splits test: the peers have twelve.
 const FEATURES: u8 = 12;
@@ -46,38 +46,30 @@ pub(crate) fn grown(depth: u32, seed: u64) -> Vec<Place> {
 }
 
 /// So many trees of such a depth as treeline's table.
-pub(crate) fn table((trees, depth): (u32, u32)) -> Box<Table> {
-    let mut table = Box::new(Table {
-        generation: 1,
-        trees,
-        depth,
-        ..Table::EMPTY
-    });
-    let mut next = 0;
-    for tree in 0..trees {
-        let root = next;
-        table.roots[tree as usize] = root as u16;
-        for place in grown(depth, u64::from(tree)) {
-            table.nodes[next as usize] = match place.child {
-                Some(child) => Node {
-                    threshold: place.threshold,
-                    child: (root + child) as u16,
-                    feature: place.feature,
-                    _pad: 0,
-                },
-                None => Node::leaf(
-                    next as u16,
-                    Leaf {
-                        log2_q8: (place.threshold % (26 << 8)) as u16,
-                        sigma_q8: 10,
-                    },
-                ),
-            };
-            next += 1;
-        }
+///
+/// # Errors
+///
+/// They do not fit.
+pub(crate) fn table((trees, depth): (u32, u32)) -> Result<Box<Table>, PackError> {
+    let trees: Vec<Vec<Node>> = (0..trees)
+        .map(|tree| grown(depth, u64::from(tree)).iter().map(node).collect())
+        .collect();
+    Table::pack(1, &trees)
+}
+
+fn node(place: &Place) -> Node {
+    match place.child {
+        Some(child) => Node::Split {
+            feature: place.feature,
+            threshold: place.threshold,
+            at_most: child,
+            above: child + 1,
+        },
+        None => Node::Leaf(Leaf {
+            log2_q8: (place.threshold % (26 << 8)) as u16,
+            sigma_q8: 10,
+        }),
     }
-    table.node_count = next;
-    table
 }
 
 #[cfg(test)]
@@ -87,7 +79,7 @@ mod tests {
     #[test]
     fn every_forest_of_the_bench_is_sound() {
         for forest in [(1, 6), (1, 8), (1, 12), (8, 6)] {
-            table(forest).check().unwrap();
+            table(forest).unwrap().check().unwrap();
         }
     }
 }

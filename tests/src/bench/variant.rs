@@ -85,9 +85,9 @@ pub(crate) enum Work {
     Other,
     /// Nothing but the counts: the message is past its decision points.
     Cached,
-    /// The end of a message, the start of one and a decision by so many trees of such a depth.
+    /// A decision by so many trees of such a depth.
     Decision((u32, u32)),
-    /// The same, and two samples.
+    /// The same, and a sample.
     Sampled((u32, u32)),
     /// A new entry, and a decision.
     New((u32, u32)),

@@ -11,7 +11,12 @@ mod outcome;
 mod suite;
 mod tools;
 
-use std::{path::Path, process::Command, str::FromStr, time::Instant};
+use std::{
+    path::Path,
+    process::Command,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -46,6 +51,39 @@ impl FromStr for Series {
     }
 }
 
+/// Kernels that every change is tried on, where QEMU and they can be had.
+const MATRIX: [&str; 3] = ["6.1", "6.12", "7.3"];
+/// Tests that are quick and steady under emulation, and tell what another kernel may do otherwise. Not
+/// among them is `swap`, which waits for more packets than an emulated processor makes in time.
+const STEADY: [&str; 4] = ["verifier", "prog_run", "bands", "lifecycle"];
+/// How long a kernel of the matrix may take; more than the tests need on a busy machine.
+const STEADY_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Runs the steady tests on each kernel of the matrix that can be had; what can't is said and left out.
+pub(crate) fn matrix(machine: &Machine) -> Result<()> {
+    let mut kernels = Vec::new();
+    for series in MATRIX.map(|name| Series(name.to_owned())) {
+        match set_up(machine, std::slice::from_ref(&series)) {
+            Ok(kernel) => kernels.extend(kernel),
+            Err(error) => console::say(format_args!(
+                "not run on kernel {}: {error:#}",
+                series.name()
+            )),
+        }
+    }
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    let built = suite::build(machine)?;
+    let suites = suite::chosen(&built, &STEADY.map(str::to_owned));
+    let mut rows = Vec::new();
+    for kernel in &kernels {
+        let tests = (suites.as_slice(), built.treeline.as_path());
+        rows.push(on_kernel(machine, kernel, tests, STEADY_LIMIT)?);
+    }
+    judge(&rows)
+}
+
 /// Runs the tests on the running kernel and on each of `series`.
 pub(crate) fn run(machine: &Machine, series: &[Series], filters: &[String]) -> Result<()> {
     let kernels = set_up(machine, series)?;
@@ -53,10 +91,15 @@ pub(crate) fn run(machine: &Machine, series: &[Series], filters: &[String]) -> R
     let suites = suite::chosen(&built, filters);
     let mut rows = vec![on_host(machine, &suites)?];
     for kernel in &kernels {
-        rows.push(on_kernel(machine, kernel, &suites, &built.treeline)?);
+        let tests = (suites.as_slice(), built.treeline.as_path());
+        rows.push(on_kernel(machine, kernel, tests, emulator::LIMIT)?);
     }
+    judge(&rows)
+}
+
+fn judge(rows: &[Outcome]) -> Result<()> {
     console::say("");
-    for line in outcome::table(&rows) {
+    for line in outcome::table(rows) {
         console::say(line);
     }
     ensure!(
@@ -119,8 +162,8 @@ fn on_host(machine: &Machine, suites: &[Suite]) -> Result<Outcome> {
 fn on_kernel(
     machine: &Machine,
     kernel: &Kernel,
-    suites: &[Suite],
-    treeline: &Path,
+    (suites, treeline): (&[Suite], &Path),
+    limit: Duration,
 ) -> Result<Outcome> {
     console::say(format_args!("── {} under QEMU", kernel.release));
     let image = initramfs::make(machine, kernel, suites, treeline)
@@ -131,7 +174,7 @@ fn on_kernel(
     outcome.expect(&names);
     let log = machine.log(&format!("vm/{}", kernel.series));
     let mut qemu = emulator::qemu(machine, kernel, &image);
-    let code = emulator::followed(&mut qemu, emulator::LIMIT, &log, &mut |line| {
+    let code = emulator::followed(&mut qemu, limit, &log, &mut |line| {
         outcome.line(line);
     })?;
     outcome.took = started.elapsed();
@@ -139,7 +182,7 @@ fn on_kernel(
         console::say(format_args!(
             "{}: no end after {}; its console is in {}",
             kernel.release,
-            Spoken(emulator::LIMIT),
+            Spoken(limit),
             log.display()
         ));
     }
