@@ -48,7 +48,12 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
         .expect(2)
         .says("100mbit");
     call(&["up", "lo", "--rate", "-5mbit"]).expect(2);
-    call(&["up", "lo"]).expect(2).says("--rate");
+    call(&["up"]).expect(2).says("IFACE");
+    call(&["up", "lo", "--qdisc", "cbq"]).expect(2).says("keep");
+    call(&["up", "lo", "--dscp=0=best"]).expect(2).says("af11");
+    call(&["up", "lo", "--pace", "7=slow"])
+        .expect(2)
+        .says("100mbit");
     call(&["run", "lo", "--rate", "1mbit", "--train-every", "soon"])
         .expect(2)
         .says("30s");

@@ -2,6 +2,7 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+mod acts;
 mod bands;
 mod captures;
 mod cli;

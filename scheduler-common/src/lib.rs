@@ -8,6 +8,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`act`] | DSCP and pace of a band |
 //! | [`class`] | bands, the cut points between them, the value of `skb->priority` |
 //! | [`counter`] | every way a packet can leave the programs, one index each |
 //! | [`features`] | the feature list: index, name, unit |
@@ -19,6 +20,7 @@
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
+pub mod act;
 pub mod class;
 pub mod counter;
 pub mod features;

@@ -91,3 +91,8 @@ const _: () = assert!(size_of::<Scratch>() <= 8 * SCRATCH_WORDS && align_of::<Sc
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENTED> =
     LruHashMap::new();
+
+/// Key: band. Value: when the last paced packet of the band will have departed, ns. Writer and reader: the egress
+/// program, where a band is paced. Size: the bands.
+#[btf_map]
+pub(crate) static PACED_UNTIL: Array<u64, { scheduler_common::class::BANDS }> = Array::new();

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::qdisc::Saved;
+use crate::qdisc::{RootChoice, Saved};
 
 /// Where the BPF file system is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -60,9 +60,12 @@ pub struct Record {
     pub name: String,
     /// Its index, which names its pins.
     pub ifindex: u32,
-    /// Rate of the hierarchy in bits per second.
-    pub rate_bps: u64,
-    /// Leaf qdisc in use.
+    /// Rate of the hierarchy in bits per second; `None` where nothing is shaped.
+    pub rate_bps: Option<u64>,
+    /// What stands at the root.
+    #[serde(default)]
+    pub root: RootChoice,
+    /// Leaf qdisc in use; where the root is kept, the qdisc that sorts.
     pub leaf: String,
     /// How egress is hooked.
     pub egress_hook: EgressHook,

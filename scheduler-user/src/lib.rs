@@ -8,10 +8,11 @@
 //! file, [`deploy`] hands it to the kernel. [`learning`] runs that cycle, [`agent`] the tasks around it.
 //!
 //! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
-//! hooks) and [`qdisc`] (the hierarchy that the bands are served by); [`instance`] knows where
+//! hooks), [`acts`] (what a band does to a packet) and [`qdisc`] (the hierarchy that the bands are served by); [`instance`] knows where
 //! everything is kept, [`status`] gathers it, [`journal`] writes down what was done and why.
 #![forbid(unsafe_code)]
 
+pub mod acts;
 pub mod agent;
 pub mod cli;
 pub mod datapath;

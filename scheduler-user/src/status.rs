@@ -9,7 +9,7 @@ use crate::{
     datapath::Datapath,
     instance::{EgressHook, IngressHook, Instance, Record},
     model::Registry,
-    qdisc::{self, BandStats},
+    qdisc::{self, BandStats, RootChoice},
     uplink::{self, UplinkError},
 };
 
@@ -70,9 +70,11 @@ pub struct Interface {
     pub ifindex: u32,
     /// Whether it still exists.
     pub present: bool,
-    /// Rate of the hierarchy, bits per second.
-    pub rate_bps: u64,
-    /// Queue of the bands.
+    /// Rate of the hierarchy, bits per second; absent where nothing is shaped.
+    pub rate_bps: Option<u64>,
+    /// What stands at the root: ours by kind, or `keep`.
+    pub root: RootChoice,
+    /// Queue of the bands; where the root is kept, the qdisc that sorts.
     pub leaf: String,
     /// Hook on egress.
     pub egress_hook: EgressHook,
@@ -141,6 +143,7 @@ async fn interface(record: Record) -> Result<Interface, UplinkError> {
         name,
         ifindex,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,
@@ -161,6 +164,7 @@ async fn interface(record: Record) -> Result<Interface, UplinkError> {
         ifindex,
         present,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,

@@ -7,11 +7,12 @@ use scheduler_common::settings::{Settings, settings_flags};
 use tracing::{info, warn};
 
 use crate::{
+    acts::{self, Acts},
     datapath::{Datapath, DatapathError, EgressChoice, Origin},
     deploy::{DeployError, deploy},
     instance::{EgressHook, Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
-    qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
+    qdisc::{self, LeafChoice, QdiscError, Restored, RootChoice, Saved},
 };
 
 /// Which model acts at first.
@@ -29,8 +30,10 @@ pub enum ModelChoice {
 /// What is wanted of an interface.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Link rate, bits per second.
-    pub rate_bps: u64,
+    /// Link rate, bits per second; only HTB has one, and must have it.
+    pub rate_bps: Option<u64>,
+    /// Root qdisc.
+    pub root: RootChoice,
     /// Queue of each band.
     pub leaf: LeafChoice,
     /// Hook on egress.
@@ -39,6 +42,8 @@ pub struct Wanted {
     pub replace: bool,
     /// Schedule tunnelled packets by the flow inside; holds for all interfaces of the instance.
     pub inner: bool,
+    /// Acts besides, and priorities by hand; hold for all interfaces of the instance.
+    pub acts: Acts,
     /// Room of the flow table, if the programs are to be loaded.
     pub flow_entries: u32,
 }
@@ -50,7 +55,7 @@ pub enum Came {
     Up,
     /// It was up just so.
     AlreadyUp,
-    /// It was up and has another rate or leaf now.
+    /// It was up and has another rate, qdisc or acts now.
     Changed,
 }
 
@@ -93,6 +98,36 @@ pub enum UplinkError {
         /// Why.
         source: QdiscError,
     },
+    /// HTB without a rate, or a rate without HTB.
+    #[error(
+        "only htb shapes to a rate, and it needs one: pass `--rate` without `--qdisc`, or `--qdisc \
+         prio|ets|fq|keep` without `--rate`"
+    )]
+    RateAndRoot,
+    /// Departure times are asked for where nothing keeps them.
+    #[error(
+        "{interface}: `--pace` needs the fq qdisc, which keeps departure times, and {kind} stands there: pass \
+         `--qdisc fq`"
+    )]
+    NoPacing {
+        /// The interface.
+        interface: String,
+        /// Kind of its qdisc.
+        kind: String,
+    },
+    /// Another interface of the instance reads other priorities.
+    #[error(
+        "all interfaces of an instance share one table of priorities, and {other} needs another one \
+         ({theirs}; here {ours}): bring this one up under its own `--instance NAME`"
+    )]
+    OtherPriorities {
+        /// The other interface.
+        other: String,
+        /// What stands there.
+        theirs: String,
+        /// What stands here.
+        ours: String,
+    },
     /// The model asked for.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -133,6 +168,9 @@ pub async fn up(
     interface: &str,
     wanted: &Wanted,
 ) -> Result<(Datapath, Origin, Came), UplinkError> {
+    if (wanted.root == RootChoice::Htb) != wanted.rate_bps.is_some() {
+        return Err(UplinkError::RateAndRoot);
+    }
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
@@ -149,6 +187,7 @@ pub async fn up(
     if origin != Origin::Adopted {
         reattach_others(instance, &datapath, ifindex)?;
     }
+    let before = datapath.settings()?;
     set_tunnels(&datapath, wanted.inner)?;
     let earlier = instance
         .records()?
@@ -163,6 +202,8 @@ pub async fn up(
         Err(error) => {
             if instance.records()?.is_empty() {
                 datapath.unload()?;
+            } else {
+                datapath.set_settings(&before)?;
             }
             Err(error)
         }
@@ -193,21 +234,28 @@ async fn bring_up(
         interface: interface.to_owned(),
         source,
     };
-    let installed = qdisc::install(ifindex, &plan(wanted))
+    let installed = acts::install_root(ifindex, wanted)
         .await
         .map_err(qdisc_error)?;
     let saved = installed.saved.unwrap_or_else(Saved::default);
-    let hooks = match datapath.attach((interface, ifindex), wanted.egress) {
+    let attached = match acts::set(instance, datapath, (interface, ifindex), wanted).await {
+        Ok(_changed) => datapath
+            .attach((interface, ifindex), wanted.egress)
+            .map_err(UplinkError::from),
+        Err(error) => Err(error),
+    };
+    let hooks = match attached {
         Ok(hooks) => hooks,
         Err(error) => {
-            restore(ifindex, &saved, interface).await?;
-            return Err(error.into());
+            restore((interface, ifindex), wanted.root, &saved).await?;
+            return Err(error);
         }
     };
     let record = Record {
         name: interface.to_owned(),
         ifindex,
         rate_bps: wanted.rate_bps,
+        root: wanted.root,
         leaf: installed.leaf,
         egress_hook: hooks.egress,
         ingress_hook: hooks.ingress,
@@ -220,7 +268,8 @@ async fn bring_up(
     }
     info!(
         interface,
-        rate = qdisc::format_rate(record.rate_bps),
+        rate = record.rate_bps.map(qdisc::format_rate),
+        root = ?record.root,
         leaf = record.leaf,
         egress = ?record.egress_hook,
         ingress = ?record.ingress_hook,
@@ -251,26 +300,27 @@ async fn refresh(
         source,
     };
     let before = qdisc::is_installed(ifindex).await.map_err(qdisc_error)?;
-    let installed = qdisc::install(ifindex, &plan(wanted))
+    let other_root = record.root != wanted.root;
+    if other_root {
+        // Each root goes with what it stands for; the next one finds the interface as it was.
+        restore((interface, ifindex), record.root, &record.saved).await?;
+        record.saved = Saved::default();
+        record.root = wanted.root;
+        instance.save_record(&record)?;
+    }
+    let installed = acts::install_root(ifindex, wanted)
         .await
         .map_err(qdisc_error)?;
     if let Some(saved) = installed.saved {
         record.saved = saved;
     }
-    let same = before
-        .is_some_and(|state| state.rate_bps == wanted.rate_bps && state.leaf == installed.leaf);
+    let other_acts = acts::set(instance, datapath, (interface, ifindex), wanted).await?;
+    let same_rate = before.map(|state| state.rate_bps) == wanted.rate_bps;
+    let same = same_rate && record.leaf == installed.leaf && !other_root && !other_acts;
     record.rate_bps = wanted.rate_bps;
     record.leaf = installed.leaf;
     instance.save_record(&record)?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
-}
-
-fn plan(wanted: &Wanted) -> Plan {
-    Plan {
-        leaf: wanted.leaf,
-        replace: wanted.replace,
-        ..Plan::new(wanted.rate_bps)
-    }
 }
 
 /// After a fresh load the other interfaces have lost their hooks.
@@ -383,7 +433,8 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
         );
         return Ok(None);
     }
-    let restored = restore(record.ifindex, &record.saved, &record.name).await?;
+    let on = (record.name.as_str(), record.ifindex);
+    let restored = restore(on, record.root, &record.saved).await?;
     if record.added_clsact {
         let removed = qdisc::remove_clsact(record.ifindex)
             .await
@@ -407,7 +458,14 @@ async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
     take_off(record).await.map(drop)
 }
 
-async fn restore(ifindex: u32, saved: &Saved, interface: &str) -> Result<Restored, UplinkError> {
+async fn restore(
+    (interface, ifindex): (&str, u32),
+    root: RootChoice,
+    saved: &Saved,
+) -> Result<Restored, UplinkError> {
+    if root == RootChoice::Keep {
+        return Ok(Restored::AlreadyGone);
+    }
     qdisc::restore(ifindex, saved)
         .await
         .map_err(|source| UplinkError::Qdisc {

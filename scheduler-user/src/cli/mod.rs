@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and what each verb does.
 
+mod acts;
 mod exit;
 mod logs;
 mod model;
@@ -12,11 +13,12 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
+use self::acts::ActArgs;
 pub use self::exit::Exit;
 use crate::{
     datapath::EgressChoice,
     instance::Instance,
-    qdisc::{self, LeafChoice},
+    qdisc::{self, LeafChoice, RootChoice},
     uplink::{ModelChoice, Wanted},
 };
 
@@ -72,7 +74,12 @@ enum Verb {
     #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
-    #[command(after_help = "Example:\n  treeline up eth0 --rate 95mbit --model none")]
+    #[command(
+        after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
+                      treeline up eth0                              use the queue that eth0 has\n  \
+                      treeline up eth0 --qdisc fq --pace 7=20mbit   hold the longest back to 20 Mbit/s\n  \
+                      treeline up eth0 --rate 95mbit --dscp         mark the longest as lower effort"
+    )]
     Up {
         /// Interface to schedule.
         #[arg(value_name = "IFACE")]
@@ -142,8 +149,14 @@ struct RunArgs {
 #[derive(Debug, Args)]
 struct UplinkArgs {
     /// Rate to shape to, a little below the link's: 100mbit, 1.5gbit, 800kbit.
+    ///
+    /// Without it nothing is shaped, and the queue that stands on the interface is told which packets go
+    /// first. That helps where it fills, and not where the queue that fills is in a modem or router behind.
     #[arg(long, value_parser = parse_rate)]
-    rate: u64,
+    rate: Option<u64>,
+    /// Root qdisc [default: htb with `--rate`, keep without].
+    #[arg(long, value_enum, value_name = "KIND")]
+    qdisc: Option<RootChoice>,
     /// Model to begin with: `latest`, `none` (aging alone), or a model file.
     #[arg(long, value_parser = parse_model, default_value = "latest", value_name = "MODEL")]
     model: ModelChoice,
@@ -170,6 +183,8 @@ struct UplinkArgs {
     /// Put aside a root qdisc that an administrator has set; `down` restores it.
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    acts: ActArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -189,12 +204,19 @@ impl UplinkArgs {
             Leaf::Pfifo => LeafChoice::Pfifo,
             Leaf::FqCodel => LeafChoice::FqCodel,
         };
+        let by_default = if self.rate.is_some() {
+            RootChoice::Htb
+        } else {
+            RootChoice::Keep
+        };
         Wanted {
             rate_bps: self.rate,
+            root: self.qdisc.unwrap_or(by_default),
             leaf,
             egress: self.egress_hook,
             replace: self.replace,
             inner: self.inner,
+            acts: self.acts.acts(),
             flow_entries: self.flows,
         }
     }

@@ -4,7 +4,7 @@ use super::{Format, print, print_json, runtime};
 use crate::{
     instance::Instance,
     model::human_bytes,
-    qdisc::format_rate,
+    qdisc::{RootChoice, format_rate},
     status::{Interface, Status, gather},
 };
 
@@ -62,6 +62,7 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
     let Interface {
         name,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,
@@ -69,13 +70,13 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
         bands,
         ..
     } = interface;
-    let rate = format_rate(*rate_bps);
+    let served = served(*root, *rate_bps, leaf);
     let ingress = match ingress_hook {
         Some(hook) => format!("{hook:?}"),
         None => "not observed".to_owned(),
     };
     let mut lines = vec![format!(
-        "{name}: {rate}, leaf {leaf}, egress {egress_hook:?}, ingress {ingress}{}",
+        "{name}: {served}, egress {egress_hook:?}, ingress {ingress}{}",
         if *present {
             ""
         } else {
@@ -99,4 +100,14 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
         )
     }));
     lines
+}
+
+/// How an interface's packets are served.
+pub(super) fn served(root: RootChoice, rate_bps: Option<u64>, leaf: &str) -> String {
+    match (root, rate_bps) {
+        (_, Some(rate_bps)) => format!("{}, leaf {leaf}", format_rate(rate_bps)),
+        (RootChoice::Keep, None) => format!("its own {leaf}"),
+        (RootChoice::Fq, None) => "fq".to_owned(),
+        (root, None) => format!("{}, leaf {leaf}", root.kind().unwrap_or_default()),
+    }
 }

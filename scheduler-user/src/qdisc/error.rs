@@ -42,6 +42,15 @@ pub enum QdiscError {
     /// The kernel has no HTB.
     #[error("this kernel has no htb qdisc: it needs CONFIG_NET_SCH_HTB (module sch_htb)")]
     NoHtb,
+    /// The kernel has not the root qdisc that was asked for.
+    #[error(
+        "this kernel has no {kind} qdisc: load module sch_{kind} (CONFIG_NET_SCH_*), or let `--rate` shape by \
+         htb, or use what the interface has by `--qdisc keep`"
+    )]
+    NoSorter {
+        /// The kind.
+        kind: &'static str,
+    },
     /// The kernel has none of the leaf qdiscs that the plan allows.
     #[error("this kernel has no {kind} qdisc: load module sch_{kind} or choose another leaf")]
     NoLeaf {
