@@ -15,6 +15,7 @@ use scheduler_common::{
     tree::Table,
 };
 use scheduler_ebpf::{
+    features::Socket,
     flow::Step,
     fragment::{FirstFragment, FragmentKey},
     parse::Parsed,
@@ -77,6 +78,8 @@ pub(crate) struct Scratch {
     pub(crate) parsed: Parsed,
     /// What it did to its flow.
     pub(crate) step: Step,
+    /// What its socket says.
+    pub(crate) socket: Socket,
     /// A description of it.
     pub(crate) features: Features,
     /// Where the parser makes the verifier forget an offset.

@@ -22,7 +22,7 @@ use scheduler_ebpf::{
 
 use crate::{
     action,
-    context::Frame,
+    context::{Frame, Sender},
     count,
     maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
     page::Page,
@@ -174,13 +174,14 @@ pub(crate) fn joined(scratch: &mut Scratch) -> &mut Scratch {
 
 /// Accounts the packet to its flow and returns its band.
 #[inline(always)]
-fn account<C: EbpfContext>(
+fn account<C: EbpfContext + Sender>(
     ctx: &C,
     known: Known,
     Kept { counts, budget }: &mut Kept,
     Scratch {
         parsed,
         step,
+        socket,
         features,
         ..
     }: &mut Scratch,
@@ -203,6 +204,7 @@ fn account<C: EbpfContext>(
             flow: &mut *flow,
             story,
             step: &mut *step,
+            socket,
             features,
         };
         page.turn(ctx, counts, budget);

@@ -14,7 +14,7 @@ use scheduler_common::{
     tree::Table,
 };
 use scheduler_ebpf::{
-    features,
+    features::{self, Socket},
     flow::{self, Cause, Ended, Step, event},
     fragment::{self, FirstFragment, FragmentKey, Kind},
     hash::{self, Identity},
@@ -327,7 +327,9 @@ impl Pass<'_> {
         self.counters.push(Counter::DecisionPoints);
         let half = step.half as usize;
         let mut features = [0; SLOTS];
-        features::extract(headers, (flow, story), step, &mut features);
+        // A test run has no TCP socket.
+        let socket = Socket::default();
+        features::extract(headers, (flow, story), (step, &socket), &mut features);
         let (own, page) = (&mut flow.halves[half], &mut story.halves[half]);
         let (mut generation, mut predicted_log2_q8) = (0, 0);
         if self.hook == Hook::Egress {

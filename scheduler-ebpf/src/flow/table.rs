@@ -1,6 +1,6 @@
 //! A flow's place among the entries of its set.
 
-use scheduler_common::flow::{DEAD_TICKS, Flow, Half, Story, StoryHalf, WAYS};
+use scheduler_common::flow::{DEAD_TICKS, Flow, Half, Story, WAYS};
 
 use crate::parse::Headers;
 
@@ -73,26 +73,19 @@ pub(super) fn begin_story(story: &mut Story, headers: &Headers, half: u32, now_n
     // Until a handshake tells, the lower port is taken for the service's.
     let from_service = headers.src_port < headers.dst_port;
     let service_half = if from_service { half } else { half ^ 1 };
-    let page = StoryHalf {
-        message: 0,
-        previous_bytes: 0,
-        turnaround_us: 0,
-        predicted_bytes: 0,
-        looked_ticks: 0,
-        history_log2_q8: [0, 0],
+    // Field by field, and no more than is read before a message begins: what the flow before left in the others
+    // says nothing while no message has a number.
+    story.first_ns = now_ns;
+    story.rtt_us = 0;
+    story.service_port = if from_service {
+        headers.src_port
+    } else {
+        headers.dst_port
     };
-    *story = Story {
-        first_ns: now_ns,
-        rtt_us: 0,
-        service_port: if from_service {
-            headers.src_port
-        } else {
-            headers.dst_port
-        },
-        service_half: service_half as u8,
-        service_known: 0,
-        halves: [page, page],
-    };
+    story.service_half = service_half as u8;
+    story.service_known = 0;
+    story.halves[0].message = 0;
+    story.halves[1].message = 0;
 }
 
 #[cfg(test)]
