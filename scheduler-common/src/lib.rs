@@ -12,6 +12,7 @@
 //! | [`counter`] | every way a packet can leave the programs, one index each |
 //! | [`features`] | the feature list: index, name, unit |
 //! | [`flow`] | flow key and flow state |
+//! | [`ingress`] | facts of an interface, acts on ingress |
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
@@ -22,6 +23,7 @@ pub mod class;
 pub mod counter;
 pub mod features;
 pub mod flow;
+pub mod ingress;
 #[cfg(feature = "user")]
 mod pod;
 pub mod sample;
@@ -49,8 +51,18 @@ pub mod names {
     pub const GENERATIONS: &str = "GENERATIONS";
     /// Per-CPU budget of samples.
     pub const BUDGET: &str = "BUDGET";
+    /// Facts of interfaces ([`crate::ingress::Interface`]) by index.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Rate limits of the bands on ingress ([`crate::ingress::Policer`]).
+    pub const POLICERS: &str = "POLICERS";
+    /// CPU of each slot of the urgent and of the bulk group.
+    pub const STEERING: &str = "STEERING";
+    /// The CPUs' queues.
+    pub const CPUS: &str = "CPUS";
+    /// Per-CPU counters by [`crate::ingress::IngressCounter`].
+    pub const INGRESS_COUNTERS: &str = "INGRESS_COUNTERS";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 9] = [
+    pub const MAPS: [&str; 14] = [
         SETTINGS,
         FLOWS,
         MODEL,
@@ -60,6 +72,11 @@ pub mod names {
         COUNTERS,
         GENERATIONS,
         BUDGET,
+        INTERFACES,
+        POLICERS,
+        STEERING,
+        CPUS,
+        INGRESS_COUNTERS,
     ];
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";

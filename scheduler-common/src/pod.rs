@@ -4,6 +4,7 @@
 use crate::{
     counter::GenerationCount,
     flow::{FlowKey, FlowState},
+    ingress::{Interface, Metadata, Policer},
     sample::Sample,
     settings::{SampleBudget, Settings},
     tree::Table,
@@ -25,6 +26,9 @@ pod!(
     FlowKey,
     FlowState,
     GenerationCount,
+    Interface,
+    Metadata,
+    Policer,
     Sample,
     SampleBudget,
     Settings,

@@ -1,6 +1,8 @@
 //! Entry points of the kernel programs: parse, flow, features, tree, verdict, act.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic addition, see `ingress`")]
 #![expect(
     missing_docs,
     unreachable_pub,
@@ -10,6 +12,8 @@
 mod action;
 mod context;
 mod count;
+mod ingress;
+mod interface;
 mod maps;
 mod path;
 mod sample;
@@ -22,6 +26,7 @@ use aya_ebpf::{
 };
 use scheduler_common::{
     counter::{Counter, Skip},
+    ingress::{Interface, interface_flags},
     sample::Hook,
     settings::{Settings, settings_flags},
 };
@@ -46,11 +51,16 @@ fn egress(ctx: &TcContext) -> Result<(), Skip> {
     let skb = ctx.skb.skb;
     // SAFETY: the context is the one this program was called with.
     let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
-    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, ethertype), &mut scratch.parsed)?;
-    let scratch = path::joined(scratch);
     // SAFETY: the context is the one this program was called with.
-    let ifindex = unsafe { (*skb).ifindex };
+    let interface = interface::of(settings, unsafe { (*skb).ifindex });
+    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
+    parse::read(
+        frame,
+        how(settings, &interface, ethertype),
+        &mut scratch.parsed,
+    )?;
+    let scratch = path::joined(scratch);
+    let ifindex = interface.key_ifindex;
     // SAFETY: as above.
     scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
     let band = path::account(ctx, settings, scratch, (Hook::Egress, ifindex))?;
@@ -59,35 +69,39 @@ fn egress(ctx: &TcContext) -> Result<(), Skip> {
 }
 
 #[inline(always)]
-const fn how(settings: &Settings, ethertype: u16) -> How {
+const fn how(settings: &Settings, interface: &Interface, ethertype: u16) -> How {
     How {
         ethertype,
-        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
+        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0
+            || interface.flags & interface_flags::NETWORK_FRAMES != 0,
         inner: settings.flags & settings_flags::INNER != 0,
     }
 }
 
-/// XDP on ingress: observes. Every packet passes.
+/// XDP on ingress: observes, and acts on the band where the interface is set up for it.
 #[xdp(frags)]
 pub fn treeline_ingress(ctx: XdpContext) -> u32 {
     count::one(Counter::IngressPackets);
-    if let Err(skip) = ingress(&ctx) {
-        count::skip(skip);
+    match ingress(&ctx) {
+        Ok(band) => ingress::act(&ctx, band),
+        Err(skip) => {
+            count::skip(skip);
+            XDP_PASS
+        }
     }
-    XDP_PASS
 }
 
 #[inline(always)]
-fn ingress(ctx: &XdpContext) -> Result<(), Skip> {
+fn ingress(ctx: &XdpContext) -> Result<u8, Skip> {
     let settings = path::settings()?;
     let scratch = path::scratch(Hook::Ingress)?;
+    let interface = interface::of(settings, ctx.ingress_ifindex() as u32);
     let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    parse::read(frame, how(settings, 0), &mut scratch.parsed)?;
+    parse::read(frame, how(settings, &interface, 0), &mut scratch.parsed)?;
     let scratch = path::joined(scratch);
     scratch.step.segments = 1;
-    let ifindex = ctx.ingress_ifindex() as u32;
-    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;
-    Ok(())
+    let ifindex = interface.key_ifindex;
+    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))
 }
 
 /// A panic path in the object is a loop without end, which the verifier refuses.

@@ -1,12 +1,14 @@
 //! Every map of the programs.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, CpuMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use scheduler_common::{
+    class::BANDS,
     counter::{Counter, GENERATION_SLOTS, GenerationCount},
     flow::{FlowKey, FlowState},
+    ingress::{IngressCounter, Interface, Policer, STEER_SLOTS},
     sample::Sample,
     settings::{SampleBudget, Settings},
     tree::Table,
@@ -90,3 +92,30 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENT
 /// hook, which is not re-entered on a CPU. Size: one a hook and CPU.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
+
+/// Key: interface. Value: what is peculiar to it. Writer: userspace, when an interface comes or goes. Reader:
+/// both programs, once a packet while the settings say that there are entries. Size: far more interfaces
+/// than one host schedules.
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, 256> = HashMap::new();
+
+/// Key: band. Value: its limit and how far it is spent. Writer: userspace sets the limits, the ingress
+/// program spends. Reader: the ingress program. Size: the bands.
+#[btf_map]
+pub(crate) static POLICERS: Array<Policer, BANDS> = Array::new();
+
+/// Key: group times [`STEER_SLOTS`] plus some bits of the flow's hash. Value: CPU. Writer: userspace.
+/// Reader: the ingress program. Size: two groups.
+#[btf_map]
+pub(crate) static STEERING: Array<u32, { 2 * STEER_SLOTS as usize }> = Array::new();
+
+/// Key: CPU. Value: its queue. Writer: userspace. Reader: the ingress program, by redirecting. Size: set
+/// at load to the CPUs there are.
+#[btf_map]
+pub(crate) static CPUS: CpuMap<1> = CpuMap::new();
+
+/// Key: [`IngressCounter`]. Value: count on this CPU. Writer: the ingress program. Reader: userspace, which
+/// sums. Size: the list of counters.
+#[btf_map]
+pub(crate) static INGRESS_COUNTERS: PerCpuArray<u64, { IngressCounter::COUNT }> =
+    PerCpuArray::new();

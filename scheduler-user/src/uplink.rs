@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
-use scheduler_common::settings::{Settings, settings_flags};
+use scheduler_common::{
+    ingress::Interface,
+    settings::{Settings, settings_flags},
+};
 use tracing::{info, warn};
 
 use crate::{
-    datapath::{Datapath, DatapathError, EgressChoice, Origin},
+    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
+    ingress::{self, DownlinkError, Ingress, downlink},
     instance::{EgressHook, Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
     qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
@@ -35,10 +39,25 @@ pub struct Wanted {
     pub leaf: LeafChoice,
     /// Hook on egress.
     pub egress: EgressChoice,
+    /// Place on egress among programs of others.
+    pub order: Order,
     /// Put an administrator's root qdisc aside.
     pub replace: bool,
     /// Schedule tunnelled packets by the flow inside; holds for all interfaces of the instance.
     pub inner: bool,
+    /// What to do with what comes in.
+    pub ingress: Ingress,
+}
+
+impl Wanted {
+    const fn hooking(&self) -> Hooking {
+        Hooking {
+            egress: self.egress,
+            order: self.order,
+            // A shaped downlink is seen where it is shaped.
+            ingress: self.ingress.rate_bps.is_none(),
+        }
+    }
 }
 
 /// What bringing up an interface came to.
@@ -91,6 +110,24 @@ pub enum UplinkError {
         /// Why.
         source: QdiscError,
     },
+    /// The downlink.
+    #[error("{interface}: {source}")]
+    Downlink {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: DownlinkError,
+    },
+    /// The ingress program has no place, and what was asked for needs it.
+    #[error(
+        "{interface} takes no ingress program, so --steer, --metadata and --police can't work: another \
+         XDP program is attached (`ip link set dev {interface} xdp off` removes it) or the driver \
+         takes none; or leave these options out"
+    )]
+    NoIngress {
+        /// The interface.
+        interface: String,
+    },
     /// The model asked for.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -136,7 +173,7 @@ pub async fn up(
     forget_stale(instance, interface, ifindex).await?;
     let (datapath, origin) = Datapath::open_or_load(instance, &Settings::default())?;
     if origin != Origin::Adopted {
-        reattach_others(instance, &datapath, ifindex)?;
+        reattach_others(instance, &datapath, ifindex).await?;
     }
     set_tunnels(&datapath, wanted.inner)?;
     let earlier = instance
@@ -186,14 +223,14 @@ async fn bring_up(
         .await
         .map_err(qdisc_error)?;
     let saved = installed.saved.unwrap_or_else(Saved::default);
-    let hooks = match datapath.attach((interface, ifindex), wanted.egress) {
+    let hooks = match datapath.attach((interface, ifindex), wanted.hooking()) {
         Ok(hooks) => hooks,
         Err(error) => {
             restore(ifindex, &saved, interface).await?;
             return Err(error.into());
         }
     };
-    let record = Record {
+    let mut record = Record {
         name: interface.to_owned(),
         ifindex,
         rate_bps: wanted.rate_bps,
@@ -202,10 +239,17 @@ async fn bring_up(
         ingress_hook: hooks.ingress,
         added_clsact: hooks.added_clsact,
         saved,
+        order: wanted.order,
+        ingress: wanted.ingress.clone(),
+        downlink: None,
     };
-    if let Err(error) = instance.save_record(&record) {
+    let done = match set_up_ingress(datapath, &mut record, wanted).await {
+        Ok(()) => instance.save_record(&record).map_err(UplinkError::from),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
         undo(datapath, &record).await?;
-        return Err(error.into());
+        return Err(error);
     }
     info!(
         interface,
@@ -228,9 +272,10 @@ async fn refresh(
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
     let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(ifindex);
-    if hook_gone || origin != Origin::Adopted {
+    let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
+    if hook_gone || origin != Origin::Adopted || !as_before {
         datapath.detach(&record)?;
-        let hooks = datapath.attach((interface, ifindex), wanted.egress)?;
+        let hooks = datapath.attach((interface, ifindex), wanted.hooking())?;
         record.egress_hook = hooks.egress;
         record.ingress_hook = hooks.ingress;
         record.added_clsact |= hooks.added_clsact;
@@ -247,11 +292,78 @@ async fn refresh(
         record.saved = saved;
     }
     let same = before
-        .is_some_and(|state| state.rate_bps == wanted.rate_bps && state.leaf == installed.leaf);
+        .is_some_and(|state| state.rate_bps == wanted.rate_bps && state.leaf == installed.leaf)
+        && as_before;
     record.rate_bps = wanted.rate_bps;
     record.leaf = installed.leaf;
+    record.order = wanted.order;
+    record.ingress = wanted.ingress.clone();
+    let set_up = set_up_ingress(datapath, &mut record, wanted).await;
     instance.save_record(&record)?;
+    set_up?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
+}
+
+/// Tells the programs about the interface, and shapes its downlink or leaves it alone.
+async fn set_up_ingress(
+    datapath: &Datapath,
+    record: &mut Record,
+    wanted: &Wanted,
+) -> Result<(), UplinkError> {
+    if wanted.ingress.flags() != 0 && record.ingress_hook.is_none() {
+        let interface = record.name.clone();
+        return Err(UplinkError::NoIngress { interface });
+    }
+    let interface = record.name.clone();
+    let fault = |source| UplinkError::Downlink { interface, source };
+    tell_programs(datapath, record).await?;
+    match wanted.ingress.rate_bps {
+        Some(rate_bps) => {
+            let plan = Plan {
+                leaf: wanted.leaf,
+                ..Plan::new(rate_bps)
+            };
+            downlink::make(datapath, record, &plan, wanted.egress)
+                .await
+                .map_err(fault)
+        }
+        None => {
+            downlink::remove(Some(datapath), record, true)
+                .await
+                .map_err(fault)?;
+            record.downlink = None;
+            Ok(())
+        }
+    }
+}
+
+/// Writes what is peculiar to the recorded interface, and the tables of what it asks for.
+async fn tell_programs(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
+    let ifindex = record.ifindex;
+    let fault = |source| UplinkError::Qdisc {
+        interface: record.name.clone(),
+        source,
+    };
+    let frame_flags = ingress::frame_flags(ifindex).await.map_err(fault)?;
+    // Tables first: a limit that is not set is none, a CPU that is not set is a failure.
+    if let Some(steering) = &record.ingress.steer {
+        datapath.set_steering(steering)?;
+    }
+    if !record.ingress.police.is_empty() {
+        datapath.set_limits(&record.ingress.police)?;
+    }
+    let interface = |ifindex, flags| Interface {
+        key_ifindex: ifindex,
+        flags,
+    };
+    let flags = frame_flags | record.ingress.flags();
+    let facts = (flags != 0).then(|| interface(ifindex, flags));
+    datapath.set_interface(ifindex, facts)?;
+    if let Some(downlink) = &record.downlink {
+        let facts = Some(interface(ifindex, frame_flags));
+        datapath.set_interface(downlink.ifindex, facts)?;
+    }
+    Ok(())
 }
 
 fn plan(wanted: &Wanted) -> Plan {
@@ -263,7 +375,7 @@ fn plan(wanted: &Wanted) -> Plan {
 }
 
 /// After a fresh load the other interfaces have lost their hooks.
-fn reattach_others(
+async fn reattach_others(
     instance: &Instance,
     datapath: &Datapath,
     ifindex: u32,
@@ -272,12 +384,18 @@ fn reattach_others(
         if record.ifindex == ifindex || !is_present(&record) {
             continue;
         }
-        let choice = match record.egress_hook {
-            EgressHook::Tcx => EgressChoice::Tcx,
-            EgressHook::Clsact => EgressChoice::Clsact,
+        let hooking = Hooking {
+            egress: record.egress_hook.into(),
+            order: record.order,
+            ingress: record.downlink.is_none(),
         };
         datapath.detach(&record)?;
-        let hooks = datapath.attach((&record.name, record.ifindex), choice)?;
+        tell_programs(datapath, &record).await?;
+        let hooks = datapath.attach((&record.name, record.ifindex), hooking)?;
+        if let Some(downlink) = &record.downlink {
+            let ifb = (downlink.device.as_str(), downlink.ifindex);
+            datapath.attach_egress(ifb, downlink.hook.into(), Order::First)?;
+        }
         record.ingress_hook = hooks.ingress;
         record.added_clsact |= hooks.added_clsact;
         instance.save_record(&record)?;
@@ -301,9 +419,11 @@ async fn forget_stale(
         record.ifindex != ifindex && record.name == interface && !is_present(record)
     });
     for record in stale {
-        if let Some(datapath) = Datapath::open(instance)? {
+        let datapath = Datapath::open(instance)?;
+        if let Some(datapath) = &datapath {
             datapath.detach(record)?;
         }
+        take_ingress_off(datapath.as_ref(), record).await?;
         instance.remove_record(record.ifindex)?;
         info!(
             interface,
@@ -333,6 +453,7 @@ pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkEr
         Err(DatapathError::AbiVersion { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    take_ingress_off(datapath.as_ref(), &record).await?;
     if let Some(datapath) = &datapath {
         datapath.detach(&record)?;
     }
@@ -391,7 +512,22 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
     Ok(Some(restored))
 }
 
+/// Leaves the downlink alone and forgets the interface's facts.
+async fn take_ingress_off(datapath: Option<&Datapath>, record: &Record) -> Result<(), UplinkError> {
+    downlink::remove(datapath, record, is_present(record))
+        .await
+        .map_err(|source| UplinkError::Downlink {
+            interface: record.name.clone(),
+            source,
+        })?;
+    if let Some(datapath) = datapath {
+        datapath.set_interface(record.ifindex, None)?;
+    }
+    Ok(())
+}
+
 async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
+    take_ingress_off(Some(datapath), record).await?;
     datapath.detach(record)?;
     take_off(record).await.map(drop)
 }

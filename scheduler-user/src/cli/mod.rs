@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod exit;
+mod ingress;
 mod logs;
 mod model;
 mod run;
@@ -12,8 +13,9 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::exit::Exit;
+use self::ingress::IngressArgs;
 use crate::{
-    datapath::EgressChoice,
+    datapath::{EgressChoice, Order},
     instance::Instance,
     qdisc::{self, LeafChoice},
     uplink::{ModelChoice, Wanted},
@@ -71,7 +73,10 @@ enum Verb {
     #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
-    #[command(after_help = "Example:\n  treeline up eth0 --rate 95mbit --model none")]
+    #[command(
+        after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none\n  \
+                      treeline up wan0 --rate 38mbit --ingress-rate 95mbit"
+    )]
     Up {
         /// Interface to schedule.
         #[arg(value_name = "IFACE")]
@@ -152,12 +157,17 @@ struct UplinkArgs {
     /// Hook on egress.
     #[arg(long, value_enum, default_value_t = EgressChoice::Auto)]
     egress_hook: EgressChoice,
+    /// Place on egress among programs of others, which all go on running.
+    #[arg(long, value_enum, default_value_t = Order::First)]
+    order: Order,
     /// Schedule VXLAN, Geneve, GRE and IP-in-IP packets by the flow inside the tunnel.
     #[arg(long)]
     inner: bool,
     /// Put aside a root qdisc that an administrator has set; `down` restores it.
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    ingress: IngressArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -181,8 +191,10 @@ impl UplinkArgs {
             rate_bps: self.rate,
             leaf,
             egress: self.egress_hook,
+            order: self.order,
             replace: self.replace,
             inner: self.inner,
+            ingress: self.ingress.wanted(),
         }
     }
 }
@@ -311,6 +323,10 @@ mod tests {
             refused(&["run", "eth0", "--rate", "1mbit", "--sample-one-in", "3"]).contains("power")
         );
         assert!(refused(&["down"]).contains("IFACE"));
+        let up = |more: &[&str]| refused(&[&["up", "eth0", "--rate", "1mbit"], more].concat());
+        assert!(up(&["--steer", "urgent=0"]).contains("bulk=1-3"));
+        assert!(up(&["--police", "9=1mbit"]).contains("0 to 7"));
+        assert!(up(&["--ingress-rate", "1mbit", "--metadata"]).contains("cannot be used with"));
         assert!(refused(&["statsu"]).contains("status"));
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn up(
     journal::start("warn", None);
     let (came, generation) = runtime()?.block_on(bring_up(instance, interface, how))?;
     let leaf = leaf_of(instance, interface)?;
-    let rate = format_rate(how.rate);
+    let rate = rates(how);
     let (word, text) = match came {
         Came::Up => ("up", format!("{interface} is up at {rate}")),
         Came::AlreadyUp => ("already-up", format!("{interface} is already up at {rate}")),
@@ -75,6 +75,14 @@ pub(super) fn up(
             ));
             Ok(())
         }
+    }
+}
+
+fn rates(how: &UplinkArgs) -> String {
+    let out = format_rate(how.rate);
+    match how.wanted().ingress.rate_bps {
+        Some(rate) => format!("{out} out and {} in", format_rate(rate)),
+        None => out,
     }
 }
 

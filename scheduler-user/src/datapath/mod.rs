@@ -5,6 +5,7 @@
 
 mod attach;
 mod error;
+mod ingress;
 mod maps;
 
 use std::{fs, path::PathBuf};
@@ -23,7 +24,7 @@ use scheduler_common::{
 };
 
 pub use self::{
-    attach::{EgressChoice, Hooks},
+    attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
     maps::ActiveTable,
 };
@@ -119,6 +120,7 @@ impl Datapath {
         let mut ebpf = EbpfLoader::new()
             .override_global("SECRET_LOW", &secret[0], true)
             .override_global("SECRET_HIGH", &secret[1], true)
+            .map_max_entries(names::CPUS, ingress::cpus()?)
             .load(OBJECT)
             .map_err(|source| DatapathError::Load {
                 source: Box::new(source),

@@ -7,6 +7,7 @@
 mod clsact;
 mod error;
 mod htb;
+mod ifb;
 mod netlink;
 mod plan;
 mod rate;
@@ -25,6 +26,7 @@ pub use scheduler_common::class::{QDISC_MAJOR, class_handle};
 pub use self::{
     clsact::remove_clsact,
     error::QdiscError,
+    ifb::{Device, device, make_ifb, redirect, remove_link, stop_redirect},
     plan::{LeafChoice, Plan},
     rate::{format_rate, parse_rate},
     saved::Saved,
