@@ -5,6 +5,10 @@
 mod bands;
 mod captures;
 mod cli;
+mod coexistence;
+mod devices;
+mod ingress;
+mod ingress_acts;
 mod learning;
 mod lifecycle;
 mod prog_run;

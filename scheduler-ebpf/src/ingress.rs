@@ -20,25 +20,32 @@ use scheduler_common::{
         FIRST_BULK_BAND, Group, IngressCounter, METADATA_MAGIC, METADATA_VERSION, Metadata,
         Policer, STEER_SLOTS, interface_flags,
     },
-    sample::Hook,
 };
 use scheduler_ebpf::parse::Headers;
 
-use crate::{
-    interface,
-    maps::{CPUS, INGRESS_COUNTERS, POLICERS, STEERING},
-    path,
-};
+use crate::maps::{CPUS, INGRESS_COUNTERS, POLICERS, STEERING};
+
+/// What the acts go by.
+#[derive(Clone, Copy)]
+pub(crate) struct Judged {
+    /// Bits of [`interface_flags`].
+    pub(crate) flags: u32,
+    /// The packet's band.
+    pub(crate) band: u8,
+    /// A bare ACK or a handshake packet.
+    pub(crate) control: bool,
+}
 
 /// Does what the interface is set up for, and answers with the program's verdict.
 #[inline(always)]
-pub(crate) fn act(ctx: &XdpContext, band: u8) -> u32 {
-    let (Ok(settings), Ok(scratch)) = (path::settings(), path::scratch(Hook::Ingress)) else {
-        return XDP_PASS;
-    };
-    let flags = interface::of(settings, ctx.ingress_ifindex() as u32).flags;
+pub(crate) fn act(ctx: &XdpContext, judged: Judged, headers: &Headers) -> u32 {
+    let Judged {
+        flags,
+        band,
+        control,
+    } = judged;
     // A dropped ACK or handshake would cost far more than it saves.
-    if flags & interface_flags::POLICE != 0 && !scratch.step.control && is_beyond_rate(ctx, band) {
+    if flags & interface_flags::POLICE != 0 && !control && is_beyond_rate(ctx, band) {
         count(IngressCounter::PolicedBand0 as u32 + u32::from(band) % BANDS as u32);
         return XDP_DROP;
     }
@@ -47,7 +54,7 @@ pub(crate) fn act(ctx: &XdpContext, band: u8) -> u32 {
         hand_on(ctx, band);
     }
     if flags & interface_flags::STEER != 0 {
-        return steer(&scratch.parsed.headers, band);
+        return steer(headers, band);
     }
     XDP_PASS
 }

@@ -86,18 +86,28 @@ fn behind_tags<P: Packet>(mut packet: P, mut ethertype: u16) -> Result<(u16, P),
     }
 }
 
-/// EtherType of what a PPPoE session carries (RFC 2516 §4); 0 if it is not IP.
+/// EtherType of what a PPPoE session carries (RFC 2516 §4); 0 if it is not IP. A packet that is longer than
+/// the session says contradicts itself.
 #[inline(always)]
 fn point_to_point<P: Packet>(packet: P) -> Result<u16, Skip> {
     const SESSION: u16 = 0x1100;
     const PPP_IPV4: u16 = 0x0021;
     const PPP_IPV6: u16 = 0x0057;
+    const PROTOCOL_BYTES: u32 = 2;
     if packet.u16_at(0).ok_or(Skip::Truncated)? != SESSION {
         return Err(Skip::Malformed);
     }
-    match packet.u16_at(6).ok_or(Skip::Truncated)? {
-        PPP_IPV4 => Ok(ETHERTYPE_IPV4),
-        PPP_IPV6 => Ok(ETHERTYPE_IPV6),
-        _ => Ok(0),
+    let (ethertype, field_at, more) = match packet.u16_at(6).ok_or(Skip::Truncated)? {
+        PPP_IPV4 => (ETHERTYPE_IPV4, 2, 0),
+        PPP_IPV6 => (ETHERTYPE_IPV6, 4, IPV6_BYTES),
+        _ => return Ok(0),
+    };
+    let said = u32::from(packet.u16_at(4).ok_or(Skip::Truncated)?);
+    let field = packet
+        .u16_at(PPPOE_BYTES + field_at)
+        .ok_or(Skip::Truncated)?;
+    if u32::from(field) + more + PROTOCOL_BYTES > said {
+        return Err(Skip::Malformed);
     }
+    Ok(ethertype)
 }

@@ -32,7 +32,7 @@ use scheduler_common::{
 };
 use scheduler_ebpf::parse::{self, How};
 
-use crate::context::Frame;
+use crate::{context::Frame, ingress::Judged};
 
 /// TC on egress: classifies. Always lets the packet and the programs behind this one go on.
 #[classifier]
@@ -52,7 +52,7 @@ fn egress(ctx: &TcContext) -> Result<(), Skip> {
     // SAFETY: the context is the one this program was called with.
     let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
     // SAFETY: the context is the one this program was called with.
-    let interface = interface::of(settings, unsafe { (*skb).ifindex });
+    let interface = interface::of(settings, unsafe { (*skb).ifindex }, &mut scratch.forgotten);
     let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
     parse::read(
         frame,
@@ -83,7 +83,7 @@ const fn how(settings: &Settings, interface: &Interface, ethertype: u16) -> How 
 pub fn treeline_ingress(ctx: XdpContext) -> u32 {
     count::one(Counter::IngressPackets);
     match ingress(&ctx) {
-        Ok(band) => ingress::act(&ctx, band),
+        Ok(verdict) => verdict,
         Err(skip) => {
             count::skip(skip);
             XDP_PASS
@@ -92,16 +92,23 @@ pub fn treeline_ingress(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn ingress(ctx: &XdpContext) -> Result<u8, Skip> {
+fn ingress(ctx: &XdpContext) -> Result<u32, Skip> {
     let settings = path::settings()?;
     let scratch = path::scratch(Hook::Ingress)?;
-    let interface = interface::of(settings, ctx.ingress_ifindex() as u32);
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let interface = interface::of(settings, ifindex, &mut scratch.forgotten);
     let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
     parse::read(frame, how(settings, &interface, 0), &mut scratch.parsed)?;
     let scratch = path::joined(scratch);
     scratch.step.segments = 1;
     let ifindex = interface.key_ifindex;
-    path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))
+    let band = path::account(ctx, settings, scratch, (Hook::Ingress, ifindex))?;
+    let judged = Judged {
+        flags: interface.flags,
+        band,
+        control: scratch.step.control,
+    };
+    Ok(ingress::act(ctx, judged, &scratch.parsed.headers))
 }
 
 /// A panic path in the object is a loop without end, which the verifier refuses.

@@ -10,10 +10,10 @@ use scheduler_common::{
 use tracing::{info, warn};
 
 use crate::{
-    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
+    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Observe, Order, Origin},
     deploy::{DeployError, deploy},
     ingress::{self, DownlinkError, Ingress, downlink},
-    instance::{EgressHook, Instance, InstanceError, Record},
+    instance::{EgressHook, IngressHook, Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
     qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
 };
@@ -47,17 +47,6 @@ pub struct Wanted {
     pub inner: bool,
     /// What to do with what comes in.
     pub ingress: Ingress,
-}
-
-impl Wanted {
-    const fn hooking(&self) -> Hooking {
-        Hooking {
-            egress: self.egress,
-            order: self.order,
-            // A shaped downlink is seen where it is shaped.
-            ingress: self.ingress.rate_bps.is_none(),
-        }
-    }
 }
 
 /// What bringing up an interface came to.
@@ -223,7 +212,12 @@ async fn bring_up(
         .await
         .map_err(qdisc_error)?;
     let saved = installed.saved.unwrap_or_else(Saved::default);
-    let hooks = match datapath.attach((interface, ifindex), wanted.hooking()) {
+    let hooking = Hooking {
+        egress: wanted.egress,
+        order: wanted.order,
+        ingress: observe(interface, ifindex, wanted).await?,
+    };
+    let hooks = match datapath.attach((interface, ifindex), hooking) {
         Ok(hooks) => hooks,
         Err(error) => {
             restore(ifindex, &saved, interface).await?;
@@ -271,15 +265,14 @@ async fn refresh(
     origin: Origin,
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
-    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(ifindex);
     let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
-    if hook_gone || origin != Origin::Adopted || !as_before {
-        datapath.detach(&record)?;
-        let hooks = datapath.attach((interface, ifindex), wanted.hooking())?;
-        record.egress_hook = hooks.egress;
-        record.ingress_hook = hooks.ingress;
-        record.added_clsact |= hooks.added_clsact;
-    }
+    let ingress = observe(interface, ifindex, wanted).await?;
+    let hooking = Hooking {
+        egress: wanted.egress,
+        order: wanted.order,
+        ingress,
+    };
+    rehook(datapath, &mut record, hooking, origin)?;
     let qdisc_error = |source| UplinkError::Qdisc {
         interface: interface.to_owned(),
         source,
@@ -302,6 +295,47 @@ async fn refresh(
     instance.save_record(&record)?;
     set_up?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
+}
+
+async fn observe(interface: &str, ifindex: u32, wanted: &Wanted) -> Result<Observe, UplinkError> {
+    ingress::observe(ifindex, &wanted.ingress)
+        .await
+        .map_err(|source| UplinkError::Qdisc {
+            interface: interface.to_owned(),
+            source,
+        })
+}
+
+/// Attaches what is missing or has another place, and detaches what is not wanted any more.
+fn rehook(
+    datapath: &Datapath,
+    record: &mut Record,
+    hooking: Hooking,
+    origin: Origin,
+) -> Result<(), UplinkError> {
+    let name = record.name.clone();
+    let on = (name.as_str(), record.ifindex);
+    let fresh = origin != Origin::Adopted;
+    if fresh {
+        datapath.detach(record)?;
+    }
+    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(on.1);
+    if fresh || hook_gone || record.order != hooking.order {
+        datapath.detach_egress(on, record.egress_hook)?;
+        let (hook, added_clsact) = datapath.attach_egress(on, hooking.egress, hooking.order)?;
+        record.egress_hook = hook;
+        record.added_clsact |= added_clsact;
+    }
+    let good = match hooking.ingress {
+        Observe::Not => false,
+        Observe::Driver => record.ingress_hook.is_some(),
+        Observe::Stack => record.ingress_hook == Some(IngressHook::XdpGeneric),
+    };
+    if fresh || !good {
+        datapath.detach_ingress(on.1)?;
+        record.ingress_hook = datapath.attach_ingress(on, hooking.ingress)?;
+    }
+    Ok(())
 }
 
 /// Tells the programs about the interface, and shapes its downlink or leaves it alone.
@@ -387,7 +421,11 @@ async fn reattach_others(
         let hooking = Hooking {
             egress: record.egress_hook.into(),
             order: record.order,
-            ingress: record.downlink.is_none(),
+            ingress: match (&record.downlink, record.ingress_hook) {
+                (Some(_), _) => Observe::Not,
+                (None, Some(IngressHook::XdpGeneric)) => Observe::Stack,
+                (None, _) => Observe::Driver,
+            },
         };
         datapath.detach(&record)?;
         tell_programs(datapath, &record).await?;

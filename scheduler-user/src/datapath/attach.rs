@@ -1,6 +1,9 @@
 //! Hooks of an interface: attached, pinned, removed.
 
-use std::{fs, io, mem};
+use std::{
+    fs, io, mem, thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     programs::{
@@ -25,6 +28,8 @@ use crate::{
 /// Priorities of filters run from 1; [`Order::Last`] leaves room for who must be behind everything.
 const FIRST_PRIORITY: u16 = 1;
 const LAST_PRIORITY: u16 = 0xff7e;
+/// The kernel frees a link within such a time after its pin is gone.
+const RELEASE: Duration = Duration::from_millis(500);
 
 /// Which hook egress takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -85,8 +90,19 @@ pub struct Hooking {
     pub egress: EgressChoice,
     /// Place on egress.
     pub order: Order,
-    /// Whether ingress is wanted at all.
-    pub ingress: bool,
+    /// What is to become of ingress.
+    pub ingress: Observe,
+}
+
+/// Where the ingress program is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// Nowhere.
+    Not,
+    /// In the driver where it can, else in the stack.
+    Driver,
+    /// In the stack, where packets keep what the kernel knows of their checksums.
+    Stack,
 }
 
 /// How an interface is hooked.
@@ -113,12 +129,7 @@ impl Datapath {
     ) -> Result<Hooks, DatapathError> {
         let (egress, added_clsact) =
             self.attach_egress((interface, ifindex), hooking.egress, hooking.order)?;
-        let ingress = if hooking.ingress {
-            self.attach_xdp(interface, ifindex)
-        } else {
-            Ok(None)
-        };
-        match ingress {
+        match self.attach_ingress((interface, ifindex), hooking.ingress) {
             Ok(ingress) => Ok(Hooks {
                 egress,
                 ingress,
@@ -167,7 +178,15 @@ impl Datapath {
         {
             self.detach_egress((device, *ifindex), *hook)?;
         }
-        self.remove_link(record.ifindex, "ingress")
+        self.detach_ingress(record.ifindex)
+    }
+
+    /// Detaches the ingress program; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// If the link can't be removed.
+    pub fn detach_ingress(&self, ifindex: u32) -> Result<(), DatapathError> {
+        self.remove_link(ifindex, "ingress")
     }
 
     fn egress_program(&self) -> Result<SchedClassifier, DatapathError> {
@@ -242,20 +261,36 @@ impl Datapath {
         Ok(added)
     }
 
-    fn attach_xdp(
+    /// Attaches the ingress program alone; says how, or that another program has its place.
+    ///
+    /// # Errors
+    /// If a link can't be pinned.
+    pub fn attach_ingress(
         &self,
-        interface: &str,
-        ifindex: u32,
+        (interface, ifindex): (&str, u32),
+        observe: Observe,
     ) -> Result<Option<IngressHook>, DatapathError> {
         let path = self.program_pin(names::INGRESS);
         let fault = |source| failed("attach the ingress program by XDP", source);
+        let deadline = Instant::now() + RELEASE;
         let mut program = Xdp::from_pin(path, XdpAttachType::Interface).map_err(fault)?;
         let modes = [
             (XdpMode::Default, IngressHook::Xdp),
             (XdpMode::Skb, IngressHook::XdpGeneric),
         ];
+        let modes = match observe {
+            Observe::Not => return Ok(None),
+            Observe::Driver => &modes[..],
+            Observe::Stack => &modes[1..],
+        };
         for (mode, hook) in modes {
-            match program.attach(interface, mode) {
+            let mut outcome = program.attach(interface, *mode);
+            // A link of ours that has just been removed goes a moment later.
+            while outcome.as_ref().is_err_and(is_busy) && Instant::now() < deadline {
+                thread::sleep(RELEASE / 20);
+                outcome = program.attach(interface, *mode);
+            }
+            match outcome {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(fault)?;
                     let link = FdLink::try_from(link).map_err(|source| DatapathError::Link {
@@ -263,7 +298,7 @@ impl Datapath {
                         source,
                     })?;
                     self.pin_link(link, ifindex, "ingress")?;
-                    return Ok(Some(hook));
+                    return Ok(Some(*hook));
                 }
                 Err(error) if is_busy(&error) => {
                     warn!(

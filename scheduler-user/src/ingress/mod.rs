@@ -8,7 +8,10 @@ use scheduler_common::{class::BANDS, ingress::interface_flags};
 use serde::{Deserialize, Serialize};
 
 pub use self::downlink::{Downlink, DownlinkError};
-use crate::qdisc::{self, QdiscError, format_rate, parse_rate};
+use crate::{
+    datapath::Observe,
+    qdisc::{self, QdiscError, format_rate, parse_rate},
+};
 
 /// A burst that is not given lasts so long at the rate …
 const DEFAULT_BURST_MS: u64 = 20;
@@ -58,6 +61,23 @@ pub async fn frame_flags(ifindex: u32) -> Result<u32, QdiscError> {
         interface_flags::NETWORK_FRAMES
     } else {
         0
+    })
+}
+
+/// Where the ingress program is to run on an interface.
+///
+/// A packet that crosses a veth pair has no checksum yet, and loses the note of that when the driver hands
+/// it to another CPU: steered there it would be refused. A shaped downlink is seen where it is shaped.
+///
+/// # Errors
+/// If the kernel can't be asked.
+pub async fn observe(ifindex: u32, ingress: &Ingress) -> Result<Observe, QdiscError> {
+    Ok(if ingress.rate_bps.is_some() {
+        Observe::Not
+    } else if ingress.steer.is_some() && qdisc::device(ifindex).await?.is_veth {
+        Observe::Stack
+    } else {
+        Observe::Driver
     })
 }
 

@@ -49,6 +49,8 @@ pub struct Device {
     pub ifindex: u32,
     /// Whether its frames begin with the network header: tun, wireguard, PPP.
     pub network_frames: bool,
+    /// Whether it is one end of a veth pair.
+    pub is_veth: bool,
     is_ifb: bool,
     is_up: bool,
     alias: Option<String>,
@@ -210,12 +212,15 @@ fn mirred(ifb: u32) -> Vec<u8> {
 }
 
 fn describe(link: &LinkMessage) -> Device {
-    let mut is_ifb = false;
+    let mut kind = None;
     let mut alias = None;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::LinkInfo(infos) => {
-                is_ifb |= infos.contains(&LinkInfo::Kind(InfoKind::Ifb));
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.clone()),
+                    _ => None,
+                });
             }
             LinkAttribute::IfAlias(text) => alias = Some(text.clone()),
             _ => {}
@@ -237,7 +242,8 @@ fn describe(link: &LinkMessage) -> Device {
     Device {
         ifindex: link.header.index,
         network_frames,
-        is_ifb,
+        is_veth: kind == Some(InfoKind::Veth),
+        is_ifb: kind == Some(InfoKind::Ifb),
         is_up: link.header.flags.contains(LinkFlags::Up),
         alias,
     }
