@@ -12,11 +12,13 @@ use bed::{
     wait,
 };
 use scheduler_common::ingress::interface_flags;
+use tun_tap::Mode;
 
 use crate::support::{
     agent::Site,
     guests::{AT_TC, Guests},
     privileged,
+    tunnel::{DEVICE, Tunnel},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -41,6 +43,13 @@ fn upload(bed: &Bed, bytes: usize) {
     client.write_all(&vec![5; bytes]).unwrap();
     drop(client);
     assert_eq!(server.join().unwrap(), bytes);
+}
+
+/// A socket of the bed's client.
+fn bed_socket(bed: &Bed, port: u16) -> UdpSocket {
+    bed.client
+        .enter(|| Ok(UdpSocket::bind((CLIENT_V4, port))?))
+        .unwrap()
 }
 
 /// Index of the uplink in its namespace.
@@ -77,31 +86,23 @@ fn a_band_beyond_its_rate_is_dropped_and_no_other_packet() {
             *received += 1;
         }
     };
-    // Flows of four packets, so all of them are in the top band.
-    while started.elapsed() < Duration::from_secs(1) {
-        let sender = bed
-            .client
-            .enter(|| {
-                let sockets: Result<Vec<_>, _> =
-                    (0..50).map(|_| UdpSocket::bind((CLIENT_V4, 0))).collect();
-                Ok(sockets?)
-            })
-            .unwrap();
-        for socket in sender {
-            for _ in 0..4 {
-                sent += u64::from(socket.send_to(&[9; PAYLOAD], address).is_ok());
-            }
+    // Flows of four packets, so all of them are in the top band; a port that came again would age.
+    for (number, port) in (10_000..20_000_u16).enumerate() {
+        let sender = bed_socket(&bed, port);
+        for _ in 0..4 {
+            sent += u64::from(sender.send_to(&[9; PAYLOAD], address).is_ok());
         }
-        take(&mut received);
+        let due = started + Duration::from_micros(100) * number as u32;
+        while Instant::now() < due {
+            take(&mut received);
+        }
     }
     let elapsed = started.elapsed().as_secs_f64();
     let policed = || site.counter("policed_band_0");
     wait::until("the last packet", LIMIT, || {
         take(&mut received);
-        // A device that has just come up also sends a few packets of ICMPv6.
-        Ok((sent..=sent + 10)
-            .contains(&(received + policed()))
-            .then_some(()))
+        // The pair's ring may have lost some before the program saw them.
+        Ok((received + policed() > sent / 10 * 9).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error}: {received} came, {sent} left, {}", policed()));
 
@@ -137,9 +138,10 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
     if !privileged() {
         return;
     }
-    let bed = Bed::host().unwrap();
-    let site = Site::new(&bed.server);
-    site.up(&["--steer", "urgent=0,bulk=4095"])
+    let tunnel = Tunnel::new([10, 79, 0], Mode::Tap);
+    let site = Site::new(&tunnel.near);
+    let up = |more: &[&str]| site.call(&[&["up", DEVICE, "--rate", "1gbit"], more].concat());
+    up(&["--steer", "urgent=0,bulk=4095"])
         .expect(1)
         .says("no CPU 4095");
     site.assert_no_trace();
@@ -148,11 +150,12 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
         return;
     }
     let mut guests = Guests::load();
-    guests.at_tc((&bed.server, UPLINK), TcAttachType::Ingress, Some(10));
-    site.up(&["--steer", "urgent=0,bulk=1"]).expect(0);
-    // Packets that belong to no flow stay where they are; there are few.
+    guests.at_tc((&tunnel.near, DEVICE), TcAttachType::Ingress, Some(10));
+    up(&["--steer", "urgent=0,bulk=1", "--metadata"]).expect(0);
     let before = guests.by_cpu(AT_TC);
-    upload(&bed, 8_000_000);
+    // Downloads, so that payload comes in.
+    tunnel.exchange(false, 8_000_000);
+    tunnel.exchange(false, 10_000);
     let counters = || ["steered_urgent", "steered_bulk"].map(|name| site.counter(name));
     let [urgent, bulk] = counters();
     assert!(urgent > 50 && bulk > 500, "{urgent} urgent, {bulk} bulk");
@@ -165,10 +168,27 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
             .zip(&before)
             .map(|(now, before)| now - before)
             .collect();
-        let near = |seen: u64, steered: u64| seen.abs_diff(steered) <= 20;
-        Ok((near(seen[0], urgent) && near(seen[1], bulk)).then_some(()))
+        // Packets of no flow, as ARP, stay where they are, and the kernel merges some of one CPU.
+        Ok((seen[0] <= urgent + 10 && seen[1] <= bulk + 10).then_some(()))
     });
     assert!(arrived.is_ok(), "{seen:?}: {urgent} urgent, {bulk} bulk");
+    let bands = guests.bands();
+    assert!(bands[0] > 0 && bands[7] > 0, "{bands:?}");
+    assert!(seen[1] * 4 > bulk, "{seen:?}: {urgent} urgent, {bulk} bulk");
+    eprintln!("{seen:?}, {urgent} urgent, {bulk} bulk, {bands:?}");
+}
+
+#[test]
+fn steering_is_refused_where_it_would_lose_packets() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    site.up(&["--steer", "urgent=0,bulk=0"])
+        .expect(1)
+        .says("checksum");
+    site.assert_no_trace();
 }
 
 #[test]
@@ -191,12 +211,4 @@ fn the_band_is_handed_on_to_tc() {
     assert_eq!(site.counter("metadata_failed"), 0);
     // The kernel may have merged packets of one band before they reach TC.
     assert!(site.counter("metadata_set") >= bands.iter().sum());
-    // Steering carries it along.
-    let before = guests.bands();
-    site.up(&["--metadata", "--steer", "urgent=0,bulk=0"])
-        .expect(0);
-    upload(&bed, 10_000_000);
-    assert!(site.counter("steered_bulk") > 0);
-    let carried: u64 = guests.bands().iter().sum();
-    assert!(carried > before.iter().sum(), "{:?}", guests.bands());
 }

@@ -10,10 +10,10 @@ use scheduler_common::{
 use tracing::{info, warn};
 
 use crate::{
-    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Observe, Order, Origin},
+    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
     ingress::{self, DownlinkError, Ingress, downlink},
-    instance::{EgressHook, IngressHook, Instance, InstanceError, Record},
+    instance::{EgressHook, Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
     qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
 };
@@ -47,6 +47,17 @@ pub struct Wanted {
     pub inner: bool,
     /// What to do with what comes in.
     pub ingress: Ingress,
+}
+
+impl Wanted {
+    const fn hooking(&self) -> Hooking {
+        Hooking {
+            egress: self.egress,
+            order: self.order,
+            // A shaped downlink is seen where it is shaped.
+            ingress: self.ingress.rate_bps.is_none(),
+        }
+    }
 }
 
 /// What bringing up an interface came to.
@@ -116,6 +127,14 @@ pub enum UplinkError {
     NoIngress {
         /// The interface.
         interface: String,
+    },
+    /// Packets can't be handed to other CPUs there.
+    #[error("{interface} can't steer: {why}; leave out --steer")]
+    CannotSteer {
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: &'static str,
     },
     /// The model asked for.
     #[error(transparent)]
@@ -212,12 +231,7 @@ async fn bring_up(
         .await
         .map_err(qdisc_error)?;
     let saved = installed.saved.unwrap_or_else(Saved::default);
-    let hooking = Hooking {
-        egress: wanted.egress,
-        order: wanted.order,
-        ingress: observe(interface, ifindex, wanted).await?,
-    };
-    let hooks = match datapath.attach((interface, ifindex), hooking) {
+    let hooks = match datapath.attach((interface, ifindex), wanted.hooking()) {
         Ok(hooks) => hooks,
         Err(error) => {
             restore(ifindex, &saved, interface).await?;
@@ -266,13 +280,7 @@ async fn refresh(
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
     let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
-    let ingress = observe(interface, ifindex, wanted).await?;
-    let hooking = Hooking {
-        egress: wanted.egress,
-        order: wanted.order,
-        ingress,
-    };
-    rehook(datapath, &mut record, hooking, origin)?;
+    rehook(datapath, &mut record, wanted.hooking(), origin)?;
     let qdisc_error = |source| UplinkError::Qdisc {
         interface: interface.to_owned(),
         source,
@@ -297,15 +305,6 @@ async fn refresh(
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
 }
 
-async fn observe(interface: &str, ifindex: u32, wanted: &Wanted) -> Result<Observe, UplinkError> {
-    ingress::observe(ifindex, &wanted.ingress)
-        .await
-        .map_err(|source| UplinkError::Qdisc {
-            interface: interface.to_owned(),
-            source,
-        })
-}
-
 /// Attaches what is missing or has another place, and detaches what is not wanted any more.
 fn rehook(
     datapath: &Datapath,
@@ -326,14 +325,13 @@ fn rehook(
         record.egress_hook = hook;
         record.added_clsact |= added_clsact;
     }
-    let good = match hooking.ingress {
-        Observe::Not => false,
-        Observe::Driver => record.ingress_hook.is_some(),
-        Observe::Stack => record.ingress_hook == Some(IngressHook::XdpGeneric),
-    };
-    if fresh || !good {
+    if fresh || hooking.ingress != record.ingress_hook.is_some() {
         datapath.detach_ingress(on.1)?;
-        record.ingress_hook = datapath.attach_ingress(on, hooking.ingress)?;
+        record.ingress_hook = if hooking.ingress {
+            datapath.attach_ingress(on)?
+        } else {
+            None
+        };
     }
     Ok(())
 }
@@ -347,6 +345,15 @@ async fn set_up_ingress(
     if wanted.ingress.flags() != 0 && record.ingress_hook.is_none() {
         let interface = record.name.clone();
         return Err(UplinkError::NoIngress { interface });
+    }
+    if wanted.ingress.steer.is_some() {
+        let why = ingress::no_steering(record.ifindex, record.ingress_hook).await;
+        let interface = record.name.clone();
+        match why {
+            Ok(None) => {}
+            Ok(Some(why)) => return Err(UplinkError::CannotSteer { interface, why }),
+            Err(source) => return Err(UplinkError::Qdisc { interface, source }),
+        }
     }
     let interface = record.name.clone();
     let fault = |source| UplinkError::Downlink { interface, source };
@@ -421,11 +428,7 @@ async fn reattach_others(
         let hooking = Hooking {
             egress: record.egress_hook.into(),
             order: record.order,
-            ingress: match (&record.downlink, record.ingress_hook) {
-                (Some(_), _) => Observe::Not,
-                (None, Some(IngressHook::XdpGeneric)) => Observe::Stack,
-                (None, _) => Observe::Driver,
-            },
+            ingress: record.downlink.is_none(),
         };
         datapath.detach(&record)?;
         tell_programs(datapath, &record).await?;

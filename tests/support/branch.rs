@@ -38,6 +38,10 @@ impl Branch {
             router,
             server,
         } = &branch;
+        for namespace in [client, router, server] {
+            // A device that comes up would speak ICMPv6, which has flows.
+            namespace.write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        }
         server.ip(&format!(
             "link add far0 type veth peer name {WAN} netns {}",
             router.name()

@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 pub(crate) mod packets;
 pub(crate) mod peer;
 pub(crate) mod tables;
+pub(crate) mod tunnel;
 
 use std::{
     env, fs,

@@ -90,19 +90,8 @@ pub struct Hooking {
     pub egress: EgressChoice,
     /// Place on egress.
     pub order: Order,
-    /// What is to become of ingress.
-    pub ingress: Observe,
-}
-
-/// Where the ingress program is to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observe {
-    /// Nowhere.
-    Not,
-    /// In the driver where it can, else in the stack.
-    Driver,
-    /// In the stack, where packets keep what the kernel knows of their checksums.
-    Stack,
+    /// Whether ingress is wanted at all.
+    pub ingress: bool,
 }
 
 /// How an interface is hooked.
@@ -129,7 +118,12 @@ impl Datapath {
     ) -> Result<Hooks, DatapathError> {
         let (egress, added_clsact) =
             self.attach_egress((interface, ifindex), hooking.egress, hooking.order)?;
-        match self.attach_ingress((interface, ifindex), hooking.ingress) {
+        let ingress = if hooking.ingress {
+            self.attach_ingress((interface, ifindex))
+        } else {
+            Ok(None)
+        };
+        match ingress {
             Ok(ingress) => Ok(Hooks {
                 egress,
                 ingress,
@@ -268,7 +262,6 @@ impl Datapath {
     pub fn attach_ingress(
         &self,
         (interface, ifindex): (&str, u32),
-        observe: Observe,
     ) -> Result<Option<IngressHook>, DatapathError> {
         let path = self.program_pin(names::INGRESS);
         let fault = |source| failed("attach the ingress program by XDP", source);
@@ -278,17 +271,12 @@ impl Datapath {
             (XdpMode::Default, IngressHook::Xdp),
             (XdpMode::Skb, IngressHook::XdpGeneric),
         ];
-        let modes = match observe {
-            Observe::Not => return Ok(None),
-            Observe::Driver => &modes[..],
-            Observe::Stack => &modes[1..],
-        };
         for (mode, hook) in modes {
-            let mut outcome = program.attach(interface, *mode);
+            let mut outcome = program.attach(interface, mode);
             // A link of ours that has just been removed goes a moment later.
             while outcome.as_ref().is_err_and(is_busy) && Instant::now() < deadline {
                 thread::sleep(RELEASE / 20);
-                outcome = program.attach(interface, *mode);
+                outcome = program.attach(interface, mode);
             }
             match outcome {
                 Ok(id) => {
@@ -298,7 +286,7 @@ impl Datapath {
                         source,
                     })?;
                     self.pin_link(link, ifindex, "ingress")?;
-                    return Ok(Some(*hook));
+                    return Ok(Some(hook));
                 }
                 Err(error) if is_busy(&error) => {
                     warn!(

@@ -24,7 +24,7 @@ use scheduler_common::{
 };
 
 pub use self::{
-    attach::{EgressChoice, Hooking, Hooks, Observe, Order},
+    attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
     maps::ActiveTable,
 };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::downlink::{Downlink, DownlinkError};
 use crate::{
-    datapath::Observe,
+    instance::IngressHook,
     qdisc::{self, QdiscError, format_rate, parse_rate},
 };
 
@@ -64,20 +64,22 @@ pub async fn frame_flags(ifindex: u32) -> Result<u32, QdiscError> {
     })
 }
 
-/// Where the ingress program is to run on an interface.
-///
-/// A packet that crosses a veth pair has no checksum yet, and loses the note of that when the driver hands
-/// it to another CPU: steered there it would be refused. A shaped downlink is seen where it is shaped.
+/// Why packets can't be handed to other CPUs on an interface with this hook; `None` if they can.
 ///
 /// # Errors
 /// If the kernel can't be asked.
-pub async fn observe(ifindex: u32, ingress: &Ingress) -> Result<Observe, QdiscError> {
-    Ok(if ingress.rate_bps.is_some() {
-        Observe::Not
-    } else if ingress.steer.is_some() && qdisc::device(ifindex).await?.is_veth {
-        Observe::Stack
+pub async fn no_steering(
+    ifindex: u32,
+    hook: Option<IngressHook>,
+) -> Result<Option<&'static str>, QdiscError> {
+    Ok(if hook != Some(IngressHook::Xdp) {
+        // A kernel that copies the packet for XDP forgets the length of its Ethernet header (6.18
+        // `net/core/skbuff.c`, `skb_pp_cow_data`), by which the redirect finds the IP header.
+        Some("its driver has no XDP, and the kernel's own loses packets that change CPUs")
+    } else if qdisc::device(ifindex).await?.is_veth {
+        Some("a packet in a veth pair has no checksum yet, and would be refused on the other CPU")
     } else {
-        Observe::Driver
+        None
     })
 }
 
