@@ -138,7 +138,7 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
     if !privileged() {
         return;
     }
-    let tunnel = Tunnel::new([10, 79, 0], Mode::Tap);
+    let tunnel = Tunnel::new([10, 79, 0], Mode::Tun);
     let site = Site::new(&tunnel.near);
     let up = |more: &[&str]| site.call(&[&["up", DEVICE, "--rate", "1gbit"], more].concat());
     up(&["--steer", "urgent=0,bulk=4095"])
@@ -151,7 +151,7 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
     }
     let mut guests = Guests::load();
     guests.at_tc((&tunnel.near, DEVICE), TcAttachType::Ingress, Some(10));
-    up(&["--steer", "urgent=0,bulk=1", "--metadata"]).expect(0);
+    up(&["--steer", "urgent=0,bulk=1"]).expect(0);
     let before = guests.by_cpu(AT_TC);
     // Downloads, so that payload comes in.
     tunnel.exchange(false, 8_000_000);
@@ -172,10 +172,7 @@ fn bulk_goes_to_other_cpus_than_what_is_urgent() {
         Ok((seen[0] <= urgent + 10 && seen[1] <= bulk + 10).then_some(()))
     });
     assert!(arrived.is_ok(), "{seen:?}: {urgent} urgent, {bulk} bulk");
-    let bands = guests.bands();
-    assert!(bands[0] > 0 && bands[7] > 0, "{bands:?}");
     assert!(seen[1] * 4 > bulk, "{seen:?}: {urgent} urgent, {bulk} bulk");
-    eprintln!("{seen:?}, {urgent} urgent, {bulk} bulk, {bands:?}");
 }
 
 #[test]

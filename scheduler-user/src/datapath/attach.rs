@@ -193,10 +193,12 @@ impl Datapath {
         (interface, ifindex): (&str, u32),
         order: Order,
     ) -> Result<(), DatapathError> {
-        let options = TcAttachOptions::TcxOrder(match order {
-            Order::First => LinkOrder::first(),
-            Order::Last => LinkOrder::last(),
-        });
+        let options = || {
+            TcAttachOptions::TcxOrder(match order {
+                Order::First => LinkOrder::first(),
+                Order::Last => LinkOrder::last(),
+            })
+        };
         let fault = |source| {
             failed(
                 "attach the egress program by TCX (kernel 6.6 and later; older ones have clsact)",
@@ -204,9 +206,10 @@ impl Datapath {
             )
         };
         let mut program = self.egress_program()?;
-        let id = program
-            .attach_with_options(interface, TcAttachType::Egress, options)
-            .map_err(fault)?;
+        let id = once_free(Instant::now() + RELEASE, || {
+            program.attach_with_options(interface, TcAttachType::Egress, options())
+        })
+        .map_err(fault)?;
         let link = program.take_link(id).map_err(fault)?;
         let link = FdLink::try_from(link).map_err(|source| DatapathError::Link {
             path: interface.into(),
@@ -272,13 +275,7 @@ impl Datapath {
             (XdpMode::Skb, IngressHook::XdpGeneric),
         ];
         for (mode, hook) in modes {
-            let mut outcome = program.attach(interface, mode);
-            // A link of ours that has just been removed goes a moment later.
-            while outcome.as_ref().is_err_and(is_busy) && Instant::now() < deadline {
-                thread::sleep(RELEASE / 20);
-                outcome = program.attach(interface, mode);
-            }
-            match outcome {
+            match once_free(deadline, || program.attach(interface, mode)) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(fault)?;
                     let link = FdLink::try_from(link).map_err(|source| DatapathError::Link {
@@ -363,6 +360,22 @@ fn failed(op: &'static str, source: ProgramError) -> DatapathError {
     DatapathError::Program {
         op,
         source: Box::new(source),
+    }
+}
+
+/// Attaches; where the place is taken, tries until `deadline`, as a link of ours that has just been removed
+/// goes a moment later.
+fn once_free<T>(
+    deadline: Instant,
+    mut attach: impl FnMut() -> Result<T, ProgramError>,
+) -> Result<T, ProgramError> {
+    loop {
+        match attach() {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(RELEASE / 50);
+            }
+            outcome => return outcome,
+        }
     }
 }
 
