@@ -3,17 +3,14 @@
 use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
-use scheduler_common::{
-    ingress::Interface,
-    settings::{Settings, settings_flags},
-};
+use scheduler_common::settings::{Settings, settings_flags};
 use tracing::{info, warn};
 
 use crate::{
     datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
-    ingress::{self, DownlinkError, Ingress, downlink},
-    instance::{EgressHook, Instance, InstanceError, Record},
+    ingress::{DownlinkError, Ingress, setup},
+    instance::{Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
     qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
 };
@@ -251,7 +248,7 @@ async fn bring_up(
         ingress: wanted.ingress.clone(),
         downlink: None,
     };
-    let done = match set_up_ingress(datapath, &mut record, wanted).await {
+    let done = match setup::set_up(datapath, &mut record, wanted).await {
         Ok(()) => instance.save_record(&record).map_err(UplinkError::from),
         Err(error) => Err(error),
     };
@@ -280,7 +277,7 @@ async fn refresh(
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
     let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
-    rehook(datapath, &mut record, wanted.hooking(), origin)?;
+    setup::rehook(datapath, &mut record, wanted.hooking(), origin)?;
     let qdisc_error = |source| UplinkError::Qdisc {
         interface: interface.to_owned(),
         source,
@@ -299,112 +296,10 @@ async fn refresh(
     record.leaf = installed.leaf;
     record.order = wanted.order;
     record.ingress = wanted.ingress.clone();
-    let set_up = set_up_ingress(datapath, &mut record, wanted).await;
+    let set_up = setup::set_up(datapath, &mut record, wanted).await;
     instance.save_record(&record)?;
     set_up?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
-}
-
-/// Attaches what is missing or has another place, and detaches what is not wanted any more.
-fn rehook(
-    datapath: &Datapath,
-    record: &mut Record,
-    hooking: Hooking,
-    origin: Origin,
-) -> Result<(), UplinkError> {
-    let name = record.name.clone();
-    let on = (name.as_str(), record.ifindex);
-    let fresh = origin != Origin::Adopted;
-    if fresh {
-        datapath.detach(record)?;
-    }
-    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(on.1);
-    if fresh || hook_gone || record.order != hooking.order {
-        datapath.detach_egress(on, record.egress_hook)?;
-        let (hook, added_clsact) = datapath.attach_egress(on, hooking.egress, hooking.order)?;
-        record.egress_hook = hook;
-        record.added_clsact |= added_clsact;
-    }
-    if fresh || hooking.ingress != record.ingress_hook.is_some() {
-        datapath.detach_ingress(on.1)?;
-        record.ingress_hook = if hooking.ingress {
-            datapath.attach_ingress(on)?
-        } else {
-            None
-        };
-    }
-    Ok(())
-}
-
-/// Tells the programs about the interface, and shapes its downlink or leaves it alone.
-async fn set_up_ingress(
-    datapath: &Datapath,
-    record: &mut Record,
-    wanted: &Wanted,
-) -> Result<(), UplinkError> {
-    if wanted.ingress.flags() != 0 && record.ingress_hook.is_none() {
-        let interface = record.name.clone();
-        return Err(UplinkError::NoIngress { interface });
-    }
-    if wanted.ingress.steer.is_some() {
-        let why = ingress::no_steering(record.ifindex, record.ingress_hook).await;
-        let interface = record.name.clone();
-        match why {
-            Ok(None) => {}
-            Ok(Some(why)) => return Err(UplinkError::CannotSteer { interface, why }),
-            Err(source) => return Err(UplinkError::Qdisc { interface, source }),
-        }
-    }
-    let interface = record.name.clone();
-    let fault = |source| UplinkError::Downlink { interface, source };
-    tell_programs(datapath, record).await?;
-    match wanted.ingress.rate_bps {
-        Some(rate_bps) => {
-            let plan = Plan {
-                leaf: wanted.leaf,
-                ..Plan::new(rate_bps)
-            };
-            downlink::make(datapath, record, &plan, wanted.egress)
-                .await
-                .map_err(fault)
-        }
-        None => {
-            downlink::remove(Some(datapath), record, true)
-                .await
-                .map_err(fault)?;
-            record.downlink = None;
-            Ok(())
-        }
-    }
-}
-
-/// Writes what is peculiar to the recorded interface, and the tables of what it asks for.
-async fn tell_programs(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
-    let ifindex = record.ifindex;
-    let fault = |source| UplinkError::Qdisc {
-        interface: record.name.clone(),
-        source,
-    };
-    let frame_flags = ingress::frame_flags(ifindex).await.map_err(fault)?;
-    // Tables first: a limit that is not set is none, a CPU that is not set is a failure.
-    if let Some(steering) = &record.ingress.steer {
-        datapath.set_steering(steering)?;
-    }
-    if !record.ingress.police.is_empty() {
-        datapath.set_limits(&record.ingress.police)?;
-    }
-    let interface = |ifindex, flags| Interface {
-        key_ifindex: ifindex,
-        flags,
-    };
-    let flags = frame_flags | record.ingress.flags();
-    let facts = (flags != 0).then(|| interface(ifindex, flags));
-    datapath.set_interface(ifindex, facts)?;
-    if let Some(downlink) = &record.downlink {
-        let facts = Some(interface(ifindex, frame_flags));
-        datapath.set_interface(downlink.ifindex, facts)?;
-    }
-    Ok(())
 }
 
 fn plan(wanted: &Wanted) -> Plan {
@@ -431,7 +326,7 @@ async fn reattach_others(
             ingress: record.downlink.is_none(),
         };
         datapath.detach(&record)?;
-        tell_programs(datapath, &record).await?;
+        setup::tell_programs(datapath, &record).await?;
         let hooks = datapath.attach((&record.name, record.ifindex), hooking)?;
         if let Some(downlink) = &record.downlink {
             let ifb = (downlink.device.as_str(), downlink.ifindex);
@@ -464,7 +359,7 @@ async fn forget_stale(
         if let Some(datapath) = &datapath {
             datapath.detach(record)?;
         }
-        take_ingress_off(datapath.as_ref(), record).await?;
+        setup::take_off(datapath.as_ref(), record).await?;
         instance.remove_record(record.ifindex)?;
         info!(
             interface,
@@ -494,7 +389,7 @@ pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkEr
         Err(DatapathError::AbiVersion { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    take_ingress_off(datapath.as_ref(), &record).await?;
+    setup::take_off(datapath.as_ref(), &record).await?;
     if let Some(datapath) = &datapath {
         datapath.detach(&record)?;
     }
@@ -553,22 +448,8 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
     Ok(Some(restored))
 }
 
-/// Leaves the downlink alone and forgets the interface's facts.
-async fn take_ingress_off(datapath: Option<&Datapath>, record: &Record) -> Result<(), UplinkError> {
-    downlink::remove(datapath, record, is_present(record))
-        .await
-        .map_err(|source| UplinkError::Downlink {
-            interface: record.name.clone(),
-            source,
-        })?;
-    if let Some(datapath) = datapath {
-        datapath.set_interface(record.ifindex, None)?;
-    }
-    Ok(())
-}
-
 async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
-    take_ingress_off(Some(datapath), record).await?;
+    setup::take_off(Some(datapath), record).await?;
     datapath.detach(record)?;
     take_off(record).await.map(drop)
 }

@@ -1,6 +1,7 @@
 //! What is wanted of an interface's ingress, and how it is written.
 
 pub mod downlink;
+pub(crate) mod setup;
 
 use std::str::FromStr;
 
