@@ -86,7 +86,9 @@ fn is_beyond_rate(ctx: &XdpContext, band: u8) -> bool {
     let before = unsafe { spent_until.read_volatile() };
     if before < now_ns {
         // SAFETY: as above.
-        unsafe { spent_until.write_volatile(now_ns) };
+        unsafe {
+            spent_until.write_volatile(now_ns);
+        }
     } else if before - now_ns > limits.burst_ns {
         return true;
     }

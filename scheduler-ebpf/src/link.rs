@@ -111,3 +111,39 @@ fn point_to_point<P: Packet>(packet: P) -> Result<u16, Skip> {
     }
     Ok(ethertype)
 }
+
+#[cfg(test)]
+mod tests {
+    use scheduler_common::counter::Skip;
+
+    use crate::parse::headers;
+
+    /// UDP over IPv4 or IPv6 in a session that says to carry so many bytes.
+    fn session(version: u8, said: u16) -> Result<u32, Skip> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x88, 0x64, 0x11, 0, 0, 7]);
+        frame.extend(said.to_be_bytes());
+        let udp = [0, 53, 0, 99, 0, 18, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let mut ip = vec![0; if version == 4 { 20 } else { 40 }];
+        if version == 4 {
+            frame.extend([0, 0x21]);
+            (ip[0], ip[3], ip[9]) = (0x45, 38, 17);
+        } else {
+            frame.extend([0, 0x57]);
+            (ip[0], ip[5], ip[6]) = (0x60, 18, 17);
+        }
+        frame.extend(ip);
+        frame.extend(udp);
+        headers(frame.as_slice()).map(|headers| headers.payload_bytes)
+    }
+
+    #[test]
+    fn a_packet_that_is_longer_than_its_session_says_is_malformed() {
+        for (version, whole) in [(4, 40), (6, 60)] {
+            assert_eq!(session(version, whole), Ok(10));
+            assert_eq!(session(version, whole + 6), Ok(10), "padding is no fault");
+            assert_eq!(session(version, whole - 1), Err(Skip::Malformed));
+            assert_eq!(session(version, 0), Err(Skip::Malformed));
+        }
+    }
+}

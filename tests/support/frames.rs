@@ -84,11 +84,6 @@ pub(crate) fn table() -> Vec<(&'static str, Vec<u8>, Option<Skip>)> {
             None,
         ),
         (
-            "pppoe shorter than its packet",
-            changed(in_session(&udp4(), 0x21), IP + 5, 20),
-            Some(Skip::Malformed),
-        ),
-        (
             "pppoe control",
             in_session(&udp4(), 0xc021),
             Some(Skip::NotIp),
