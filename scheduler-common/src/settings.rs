@@ -64,7 +64,8 @@ pub mod settings_flags {
     /// A packet in a VXLAN, Geneve, GRE or IP tunnel belongs to the flow inside, one level deep; without
     /// it to the tunnel's own.
     pub const INNER: u32 = 1;
-    /// The interfaces have no Ethernet header (tun, wireguard). Without it the programs tell by the
+    /// No interface has an Ethernet header; the agent says it of each one by
+    /// [`crate::ingress::interface_flags::NETWORK_FRAMES`]. Without it the programs tell by the
     /// packet: right on egress but for IPv4 sources in 8.0.0.0/16, 134.221.0.0/16 and IPv6 sources with
     /// such words; on ingress where the first bytes are an IP header of the frame's length.
     pub const NETWORK_FRAMES: u32 = 2;
@@ -76,6 +77,8 @@ pub mod settings_flags {
     pub const PACE: u32 = 1 << 10;
     /// The acts that few ask for: one look tells that none is on.
     pub const RARE_ACTS: u32 = DSCP | QUEUES | PACE;
+    /// Some interface has an entry in `INTERFACES`; without it the programs do not look there.
+    pub const INTERFACES: u32 = 1 << 16;
 }
 
 const _: () = assert!(size_of::<Settings>() == 148 && align_of::<Settings>() == 4);

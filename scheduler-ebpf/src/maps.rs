@@ -2,14 +2,16 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, CpuMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use scheduler_common::{
+    class::BANDS,
     counter::{PerCpu, SCRATCH_WORDS},
     features::Features,
     flow::{DEFAULT_ENTRIES, FlowSet, Hashing, WAYS},
     history::{HISTORY_ENTRIES, HistoryEntry},
+    ingress::{IngressCounter, Interface, Policer, STEER_SLOTS},
     sample::Sample,
     settings::Settings,
     tree::Table,
@@ -98,4 +100,31 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENT
 /// Key: band. Value: when the last paced packet of the band will have departed, ns. Writer and reader: the egress
 /// program, where a band is paced. Size: the bands.
 #[btf_map]
-pub(crate) static PACED_UNTIL: Array<u64, { scheduler_common::class::BANDS }> = Array::new();
+pub(crate) static PACED_UNTIL: Array<u64, BANDS> = Array::new();
+
+/// Key: interface. Value: what is peculiar to it. Writer: userspace, when an interface comes or goes. Reader:
+/// both programs, once a packet while the settings say that there are entries. Size: far more interfaces
+/// than one host schedules.
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, 256> = HashMap::new();
+
+/// Key: band. Value: its limit and how far it is spent. Writer: userspace sets the limits, the ingress
+/// program spends. Reader: the ingress program. Size: the bands.
+#[btf_map]
+pub(crate) static POLICERS: Array<Policer, BANDS> = Array::new();
+
+/// Key: group times [`STEER_SLOTS`] plus some bits of the flow's hash. Value: CPU. Writer: userspace.
+/// Reader: the ingress program. Size: two groups.
+#[btf_map]
+pub(crate) static STEERING: Array<u32, { 2 * STEER_SLOTS as usize }> = Array::new();
+
+/// Key: CPU. Value: its queue. Writer: userspace. Reader: the ingress program, by redirecting. Size: set
+/// at load to the CPUs there are.
+#[btf_map]
+pub(crate) static CPUS: CpuMap<1> = CpuMap::new();
+
+/// Key: [`IngressCounter`]. Value: count on this CPU. Writer: the ingress program. Reader: userspace, which
+/// sums. Size: the list of counters.
+#[btf_map]
+pub(crate) static INGRESS_COUNTERS: PerCpuArray<u64, { IngressCounter::COUNT }> =
+    PerCpuArray::new();

@@ -8,7 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::qdisc::{RootChoice, Saved};
+use crate::{
+    datapath::Order,
+    ingress::{Downlink, Ingress},
+    qdisc::{RootChoice, Saved},
+};
 
 /// Where the BPF file system is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -75,6 +79,15 @@ pub struct Record {
     pub added_clsact: bool,
     /// The root qdisc to restore.
     pub saved: Saved,
+    /// Place of the egress program among others.
+    #[serde(default)]
+    pub order: Order,
+    /// What ingress was to do.
+    #[serde(default)]
+    pub ingress: Ingress,
+    /// How ingress is shaped.
+    #[serde(default)]
+    pub downlink: Option<Downlink>,
 }
 
 /// How the egress program is attached.

@@ -8,7 +8,8 @@
 //! file, [`deploy`] hands it to the kernel. [`learning`] runs that cycle, [`agent`] the tasks around it.
 //!
 //! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
-//! hooks), [`acts`] (what a band does to a packet) and [`qdisc`] (the hierarchy that the bands are served by); [`instance`] knows where
+//! hooks), [`acts`] (what a band does to a packet), [`qdisc`] (the hierarchy that the bands are served by) and [`ingress`]
+//! (what comes in); [`instance`] knows where
 //! everything is kept, [`status`] gathers it, [`journal`] writes down what was done and why.
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod ingress;
 pub mod instance;
 pub mod journal;
 pub mod learning;

@@ -82,6 +82,20 @@ pub struct Interface {
     pub ingress_hook: Option<IngressHook>,
     /// What the bands have carried.
     pub bands: Vec<BandStats>,
+    /// The shaped downlink, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downlink: Option<ShapedDownlink>,
+}
+
+/// A downlink that is shaped.
+#[derive(Debug, Serialize)]
+pub struct ShapedDownlink {
+    /// The IFB device that it queues on.
+    pub device: String,
+    /// Rate of its hierarchy, bits per second.
+    pub rate_bps: u64,
+    /// What its bands have carried.
+    pub bands: Vec<BandStats>,
 }
 
 /// Gathers the state of an instance.
@@ -100,6 +114,8 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
             let named = counters
                 .into_iter()
                 .map(|(counter, value)| (counter.name(), value));
+            let acts = datapath.ingress_counters()?.into_iter();
+            let named = named.chain(acts.map(|(counter, value)| (counter.name(), value)));
             (active_model(instance, datapath)?, named.collect())
         }
         None => (None, BTreeMap::new()),
@@ -147,17 +163,28 @@ async fn interface(record: Record) -> Result<Interface, UplinkError> {
         leaf,
         egress_hook,
         ingress_hook,
+        downlink,
         ..
     } = record;
-    let bands = if present {
+    let stats = async |ifindex| {
+        if !present {
+            return Ok(Vec::new());
+        }
         qdisc::stats(ifindex)
             .await
             .map_err(|source| UplinkError::Qdisc {
                 interface: name.clone(),
                 source,
-            })?
-    } else {
-        Vec::new()
+            })
+    };
+    let bands = stats(ifindex).await?;
+    let downlink = match downlink {
+        Some(downlink) => Some(ShapedDownlink {
+            bands: stats(downlink.ifindex).await.unwrap_or_default(),
+            device: downlink.device,
+            rate_bps: downlink.rate_bps,
+        }),
+        None => None,
     };
     Ok(Interface {
         name,
@@ -169,5 +196,6 @@ async fn interface(record: Record) -> Result<Interface, UplinkError> {
         egress_hook,
         ingress_hook,
         bands,
+        downlink,
     })
 }

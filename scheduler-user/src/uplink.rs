@@ -8,9 +8,10 @@ use tracing::{info, warn};
 
 use crate::{
     acts::{self, Acts},
-    datapath::{Datapath, DatapathError, EgressChoice, Origin},
+    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
-    instance::{EgressHook, Instance, InstanceError, Record},
+    ingress::{DownlinkError, Ingress, setup},
+    instance::{Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
     qdisc::{self, LeafChoice, QdiscError, Restored, RootChoice, Saved},
 };
@@ -38,6 +39,8 @@ pub struct Wanted {
     pub leaf: LeafChoice,
     /// Hook on egress.
     pub egress: EgressChoice,
+    /// Place on egress among programs of others.
+    pub order: Order,
     /// Put an administrator's root qdisc aside.
     pub replace: bool,
     /// Schedule tunnelled packets by the flow inside; holds for all interfaces of the instance.
@@ -46,6 +49,19 @@ pub struct Wanted {
     pub acts: Acts,
     /// Room of the flow table, if the programs are to be loaded.
     pub flow_entries: u32,
+    /// What to do with what comes in.
+    pub ingress: Ingress,
+}
+
+impl Wanted {
+    const fn hooking(&self) -> Hooking {
+        Hooking {
+            egress: self.egress,
+            order: self.order,
+            // A shaped downlink is seen where it is shaped.
+            ingress: self.ingress.rate_bps.is_none(),
+        }
+    }
 }
 
 /// What bringing up an interface came to.
@@ -128,6 +144,43 @@ pub enum UplinkError {
         /// What stands here.
         ours: String,
     },
+    /// A shaped downlink has classes of HTB, and the uplink's priorities name others.
+    #[error(
+        "--ingress-rate shapes by htb, whose classes need priorities that another root ({root:?}) of {interface} would not \
+         understand: pass `--rate` as well"
+    )]
+    DownlinkNeedsRate {
+        /// The interface.
+        interface: String,
+        /// Its root qdisc.
+        root: RootChoice,
+    },
+    /// The downlink.
+    #[error("{interface}: {source}")]
+    Downlink {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: DownlinkError,
+    },
+    /// The ingress program has no place, and what was asked for needs it.
+    #[error(
+        "{interface} takes no ingress program, so --steer, --metadata and --police can't work: another \
+         XDP program is attached (`ip link set dev {interface} xdp off` removes it) or the driver \
+         takes none; or leave these options out"
+    )]
+    NoIngress {
+        /// The interface.
+        interface: String,
+    },
+    /// Packets can't be handed to other CPUs there.
+    #[error("{interface} can't steer: {why}; leave out --steer")]
+    CannotSteer {
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The model asked for.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -171,6 +224,12 @@ pub async fn up(
     if (wanted.root == RootChoice::Htb) != wanted.rate_bps.is_some() {
         return Err(UplinkError::RateAndRoot);
     }
+    if wanted.ingress.rate_bps.is_some() && wanted.root != RootChoice::Htb {
+        return Err(UplinkError::DownlinkNeedsRate {
+            interface: interface.to_owned(),
+            root: wanted.root,
+        });
+    }
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
@@ -185,7 +244,7 @@ pub async fn up(
         );
     }
     if origin != Origin::Adopted {
-        reattach_others(instance, &datapath, ifindex)?;
+        reattach_others(instance, &datapath, ifindex).await?;
     }
     let before = datapath.settings()?;
     set_tunnels(&datapath, wanted.inner)?;
@@ -240,7 +299,7 @@ async fn bring_up(
     let saved = installed.saved.unwrap_or_else(Saved::default);
     let attached = match acts::set(instance, datapath, (interface, ifindex), wanted).await {
         Ok(_changed) => datapath
-            .attach((interface, ifindex), wanted.egress)
+            .attach((interface, ifindex), wanted.hooking())
             .map_err(UplinkError::from),
         Err(error) => Err(error),
     };
@@ -251,7 +310,7 @@ async fn bring_up(
             return Err(error);
         }
     };
-    let record = Record {
+    let mut record = Record {
         name: interface.to_owned(),
         ifindex,
         rate_bps: wanted.rate_bps,
@@ -261,10 +320,17 @@ async fn bring_up(
         ingress_hook: hooks.ingress,
         added_clsact: hooks.added_clsact,
         saved,
+        order: wanted.order,
+        ingress: wanted.ingress.clone(),
+        downlink: None,
     };
-    if let Err(error) = instance.save_record(&record) {
+    let done = match setup::set_up(datapath, &mut record, wanted).await {
+        Ok(()) => instance.save_record(&record).map_err(UplinkError::from),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
         undo(datapath, &record).await?;
-        return Err(error.into());
+        return Err(error);
     }
     info!(
         interface,
@@ -287,14 +353,8 @@ async fn refresh(
     origin: Origin,
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
-    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(ifindex);
-    if hook_gone || origin != Origin::Adopted {
-        datapath.detach(&record)?;
-        let hooks = datapath.attach((interface, ifindex), wanted.egress)?;
-        record.egress_hook = hooks.egress;
-        record.ingress_hook = hooks.ingress;
-        record.added_clsact |= hooks.added_clsact;
-    }
+    let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
+    setup::rehook(datapath, &mut record, wanted.hooking(), origin)?;
     let qdisc_error = |source| UplinkError::Qdisc {
         interface: interface.to_owned(),
         source,
@@ -316,15 +376,20 @@ async fn refresh(
     }
     let other_acts = acts::set(instance, datapath, (interface, ifindex), wanted).await?;
     let same_rate = before.map(|state| state.rate_bps) == wanted.rate_bps;
-    let same = same_rate && record.leaf == installed.leaf && !other_root && !other_acts;
+    let same =
+        same_rate && record.leaf == installed.leaf && !other_root && !other_acts && as_before;
     record.rate_bps = wanted.rate_bps;
     record.leaf = installed.leaf;
+    record.order = wanted.order;
+    record.ingress = wanted.ingress.clone();
+    let set_up = setup::set_up(datapath, &mut record, wanted).await;
     instance.save_record(&record)?;
+    set_up?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
 }
 
 /// After a fresh load the other interfaces have lost their hooks.
-fn reattach_others(
+async fn reattach_others(
     instance: &Instance,
     datapath: &Datapath,
     ifindex: u32,
@@ -333,12 +398,18 @@ fn reattach_others(
         if record.ifindex == ifindex || !is_present(&record) {
             continue;
         }
-        let choice = match record.egress_hook {
-            EgressHook::Tcx => EgressChoice::Tcx,
-            EgressHook::Clsact => EgressChoice::Clsact,
+        let hooking = Hooking {
+            egress: record.egress_hook.into(),
+            order: record.order,
+            ingress: record.downlink.is_none(),
         };
         datapath.detach(&record)?;
-        let hooks = datapath.attach((&record.name, record.ifindex), choice)?;
+        setup::tell_programs(datapath, &record).await?;
+        let hooks = datapath.attach((&record.name, record.ifindex), hooking)?;
+        if let Some(downlink) = &record.downlink {
+            let ifb = (downlink.device.as_str(), downlink.ifindex);
+            datapath.attach_egress(ifb, downlink.hook.into(), Order::First)?;
+        }
         record.ingress_hook = hooks.ingress;
         record.added_clsact |= hooks.added_clsact;
         instance.save_record(&record)?;
@@ -362,9 +433,11 @@ async fn forget_stale(
         record.ifindex != ifindex && record.name == interface && !is_present(record)
     });
     for record in stale {
-        if let Some(datapath) = Datapath::open(instance)? {
+        let datapath = Datapath::open(instance)?;
+        if let Some(datapath) = &datapath {
             datapath.detach(record)?;
         }
+        setup::take_off(datapath.as_ref(), record).await?;
         instance.remove_record(record.ifindex)?;
         info!(
             interface,
@@ -394,6 +467,7 @@ pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkEr
         Err(DatapathError::AbiVersion { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    setup::take_off(datapath.as_ref(), &record).await?;
     if let Some(datapath) = &datapath {
         datapath.detach(&record)?;
     }
@@ -454,6 +528,7 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
 }
 
 async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
+    setup::take_off(Some(datapath), record).await?;
     datapath.detach(record)?;
     take_off(record).await.map(drop)
 }

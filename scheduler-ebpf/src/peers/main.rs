@@ -16,11 +16,14 @@ mod action;
 mod context;
 #[path = "../count.rs"]
 mod count;
+#[path = "../interface.rs"]
+mod interface;
 mod lookups;
 #[path = "../maps.rs"]
 mod maps;
 #[path = "../page.rs"]
 mod page;
+#[expect(dead_code, reason = "the bench's programs do not act on ingress")]
 #[path = "../path.rs"]
 mod path;
 #[path = "../sample.rs"]

@@ -2,6 +2,7 @@
 
 mod acts;
 mod exit;
+mod ingress;
 mod logs;
 mod model;
 mod run;
@@ -15,8 +16,9 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
+use self::ingress::IngressArgs;
 use crate::{
-    datapath::EgressChoice,
+    datapath::{EgressChoice, Order},
     instance::Instance,
     qdisc::{self, LeafChoice, RootChoice},
     uplink::{ModelChoice, Wanted},
@@ -76,6 +78,7 @@ enum Verb {
     /// Bring an interface up without an agent: scheduling, no learning.
     #[command(
         after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
+                      treeline up wan0 --rate 38mbit --ingress-rate 95mbit   the downlink, too\n  \
                       treeline up eth0                              use the queue that eth0 has\n  \
                       treeline up eth0 --qdisc fq --pace 7=20mbit   hold the longest back to 20 Mbit/s\n  \
                       treeline up eth0 --rate 95mbit --dscp         mark the longest as lower effort"
@@ -166,6 +169,9 @@ struct UplinkArgs {
     /// Hook on egress.
     #[arg(long, value_enum, default_value_t = EgressChoice::Auto)]
     egress_hook: EgressChoice,
+    /// Place on egress among programs of others, which all go on running.
+    #[arg(long, value_enum, default_value_t = Order::First)]
+    order: Order,
     /// Schedule VXLAN, Geneve, GRE and IP-in-IP packets by the flow inside the tunnel.
     #[arg(long)]
     inner: bool,
@@ -185,6 +191,8 @@ struct UplinkArgs {
     replace: bool,
     #[command(flatten)]
     acts: ActArgs,
+    #[command(flatten)]
+    ingress: IngressArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -214,10 +222,12 @@ impl UplinkArgs {
             root: self.qdisc.unwrap_or(by_default),
             leaf,
             egress: self.egress_hook,
+            order: self.order,
             replace: self.replace,
             inner: self.inner,
             acts: self.acts.acts(),
             flow_entries: self.flows,
+            ingress: self.ingress.wanted(),
         }
     }
 }
@@ -346,6 +356,10 @@ mod tests {
             refused(&["run", "eth0", "--rate", "1mbit", "--sample-one-in", "3"]).contains("power")
         );
         assert!(refused(&["down"]).contains("IFACE"));
+        let up = |more: &[&str]| refused(&[&["up", "eth0", "--rate", "1mbit"], more].concat());
+        assert!(up(&["--steer", "urgent=0"]).contains("bulk=1-3"));
+        assert!(up(&["--police", "9=1mbit"]).contains("0 to 7"));
+        assert!(up(&["--ingress-rate", "1mbit", "--metadata"]).contains("cannot be used with"));
         assert!(refused(&["statsu"]).contains("status"));
     }
 }

@@ -4,7 +4,7 @@ use super::{Format, print, print_json, runtime};
 use crate::{
     instance::Instance,
     model::human_bytes,
-    qdisc::{RootChoice, format_rate},
+    qdisc::{BandStats, RootChoice, format_rate},
     status::{Interface, Status, gather},
 };
 
@@ -68,12 +68,14 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
         ingress_hook,
         present,
         bands,
+        downlink,
         ..
     } = interface;
     let served = served(*root, *rate_bps, leaf);
-    let ingress = match ingress_hook {
-        Some(hook) => format!("{hook:?}"),
-        None => "not observed".to_owned(),
+    let ingress = match (ingress_hook, downlink) {
+        (Some(hook), _) => format!("{hook:?}"),
+        (None, Some(downlink)) => format!("shaped through {}", downlink.device),
+        (None, None) => "not observed".to_owned(),
     };
     let mut lines = vec![format!(
         "{name}: {served}, egress {egress_hook:?}, ingress {ingress}{}",
@@ -83,6 +85,17 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
             " — the interface is gone, `treeline down` clears it"
         }
     )];
+    lines.extend(band_lines(bands));
+    if let Some(downlink) = downlink {
+        let rate = format_rate(downlink.rate_bps);
+        lines.push(format!("{} (ingress of {name}): {rate}", downlink.device));
+        lines.extend(band_lines(&downlink.bands));
+    }
+    lines
+}
+
+fn band_lines(bands: &[BandStats]) -> Vec<String> {
+    let mut lines = Vec::new();
     if !bands.is_empty() {
         lines.push(format!(
             "  {:>4} {:>12} {:>12} {:>10} {:>10}",

@@ -46,10 +46,13 @@ pub(super) fn up(
     let (came, generation) = runtime()?.block_on(bring_up(instance, interface, how))?;
     let leaf = leaf_of(instance, interface)?;
     let wanted = how.wanted();
-    let place = match wanted.rate_bps {
+    let mut place = match wanted.rate_bps {
         Some(rate) => format!("at {}", format_rate(rate)),
         None => mapped(interface, &wanted)?,
     };
+    if let Some(rate) = wanted.ingress.rate_bps {
+        place.push_str(&format!(" out and {} in", format_rate(rate)));
+    }
     let (word, text) = match came {
         Came::Up => ("up", format!("{interface} is up {place}")),
         Came::AlreadyUp => ("already-up", format!("{interface} is already up {place}")),

@@ -93,6 +93,14 @@ pub enum DatapathError {
         /// The version of what is pinned.
         found: u32,
     },
+    /// A CPU that this machine does not have.
+    #[error("there is no CPU {cpu} here: they are 0 to {}; see `lscpu`", present.saturating_sub(1))]
+    NoSuchCpu {
+        /// The CPU that was named.
+        cpu: u32,
+        /// How many there are.
+        present: u32,
+    },
     /// A table that the kernel must not see.
     #[error("the model's table is not sound: {fault:?}")]
     UnsoundTable {

@@ -5,7 +5,9 @@
 
 mod attach;
 mod error;
+mod ingress;
 mod maps;
+mod types;
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +27,7 @@ use scheduler_common::{
 };
 
 pub use self::{
-    attach::{EgressChoice, Hooks},
+    attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
     maps::ActiveTable,
 };
@@ -128,8 +130,12 @@ impl Datapath {
     }
 
     fn load_and_pin(&self, settings: &Settings, sets: u32) -> Result<(), DatapathError> {
+        // Without it the programs ask sockets less.
+        let write_seq_offset = types::member_offset("tcp_sock", "write_seq").unwrap_or(0);
         let mut ebpf = EbpfLoader::new()
+            .override_global("WRITE_SEQ_OFFSET", &write_seq_offset, true)
             .map_max_entries(names::FLOWS, sets)
+            .map_max_entries(names::CPUS, ingress::cpus()?)
             .load(OBJECT)
             .map_err(|source| DatapathError::Load {
                 source: Box::new(source),

@@ -8,6 +8,7 @@
 mod clsact;
 mod error;
 mod htb;
+mod ifb;
 mod mapping;
 mod netlink;
 mod plan;
@@ -28,6 +29,7 @@ pub use scheduler_common::class::{QDISC_MAJOR, class_handle};
 pub use self::{
     clsact::remove_clsact,
     error::QdiscError,
+    ifb::{Device, device, make_ifb, redirect, remove_link, stop_redirect},
     mapping::{Mapping, mapping},
     plan::{LeafChoice, Plan},
     rate::{format_rate, parse_rate},
