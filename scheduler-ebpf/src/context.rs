@@ -163,10 +163,13 @@ impl Packet for Frame {
     }
 }
 
-/// Offset of `write_seq` in the kernel's `struct tcp_sock`; 0 where userspace has not found it. Set before the
-/// programs are loaded, from the kernel's own type information.
+/// Offset of `write_seq` in the kernel's `struct tcp_sock`, or [`UNKNOWN`]. Set before the programs are loaded,
+/// from the kernel's own type information.
 #[unsafe(no_mangle)]
-static WRITE_SEQ_OFFSET: u32 = 0;
+static WRITE_SEQ_OFFSET: u32 = UNKNOWN;
+/// No number that a program has elsewhere: LLVM merges constants of one value, so a static of 0 would be the very
+/// bytes that a map is looked up with at key 0, and setting it would set both.
+const UNKNOWN: u32 = 0xffff_fffd;
 
 /// Where a packet may come from a socket of this host.
 pub(crate) trait Sender {
@@ -208,7 +211,7 @@ impl Sender for TcContext {
             // The kernel keeps eighths (6.18 `include/linux/tcp.h`, `srtt_us`).
             socket.rtt_us = (*tcp).srtt_us >> 3;
             let offset = (&raw const WRITE_SEQ_OFFSET).read_volatile();
-            if offset == 0 {
+            if offset == UNKNOWN {
                 return;
             }
             let whole = bpf_skc_to_tcp_sock(sk.cast());

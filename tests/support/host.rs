@@ -447,10 +447,11 @@ fn how(settings: &Settings, passing: &Passing) -> How {
     }
 }
 
-/// A time that has this many microseconds, as the programs count them.
-const fn ns_of(us: u32) -> u64 {
-    let ticks = (us as u64 * 1000).div_ceil(1 << TICK_SHIFT);
-    ticks << TICK_SHIFT
+/// The earliest time that the programs count as so many microseconds.
+fn ns_of(us: u32) -> u64 {
+    let near = u64::from(us) * 1000 >> TICK_SHIFT;
+    let ticks = (near.saturating_sub(2)..).find(|ticks| flow::to_us(*ticks as u32) >= us);
+    ticks.expect("ticks have no end") << TICK_SHIFT
 }
 
 fn expected(

@@ -408,8 +408,9 @@ const fn later(a_ticks: u32, b_ticks: u32) -> u32 {
     }
 }
 
+/// Microseconds of so many ticks, saturated.
 #[inline(always)]
-const fn to_us(ticks: u32) -> u32 {
+pub const fn to_us(ticks: u32) -> u32 {
     // 1.024, to 2 in a million: the kernel's instruction set divides slowly.
     saturate(ticks as u64 + ((ticks as u64 * 3146) >> 17))
 }

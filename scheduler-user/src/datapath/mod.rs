@@ -130,10 +130,13 @@ impl Datapath {
     }
 
     fn load_and_pin(&self, settings: &Settings, sets: u32) -> Result<(), DatapathError> {
-        // Without it the programs ask sockets less.
-        let write_seq_offset = types::member_offset("tcp_sock", "write_seq").unwrap_or(0);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("WRITE_SEQ_OFFSET", &write_seq_offset, true)
+        let write_seq_offset = types::member_offset("tcp_sock", "write_seq");
+        let mut loader = EbpfLoader::new();
+        if let Some(offset) = &write_seq_offset {
+            // Without it the programs ask sockets less.
+            loader.override_global("WRITE_SEQ_OFFSET", offset, true);
+        }
+        let mut ebpf = loader
             .map_max_entries(names::FLOWS, sets)
             .map_max_entries(names::CPUS, ingress::cpus()?)
             .load(OBJECT)

@@ -168,7 +168,7 @@ const XDP: [&str; 7] = [
 impl Object {
     /// Loads it with tables of `entries`; without `spread`, no instruction of it is left.
     pub(crate) fn load(entries: u32, spread: bool, namespace: &Namespace) -> Result<Self> {
-        let spread_on = u32::from(spread);
+        let spread_on: u32 = if spread { 1 } else { 0xffff_fffc };
         let sets = entries / WAYS as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("SPREAD_ON", &spread_on, true)
