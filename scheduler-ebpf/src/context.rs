@@ -1,15 +1,10 @@
 //! Packets as the kernel hands them over; the only raw reads.
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_sk_fullsock, bpf_skc_to_tcp_sock, bpf_tcp_sock, bpf_xdp_get_buff_len,
-    },
+    helpers::generated::bpf_xdp_get_buff_len,
     programs::{TcContext, XdpContext},
 };
-use scheduler_ebpf::{
-    features::Socket,
-    packet::{Head, Packet},
-};
+use scheduler_ebpf::packet::{Head, Packet};
 
 /// The linear part of a packet from some header on, and the length of the whole.
 #[derive(Clone, Copy)]
@@ -91,7 +86,7 @@ impl<const N: usize> Head<N> for Checked<N> {
     fn u16<const AT: usize>(self) -> u16 {
         const {
             assert!(
-                AT + 2 <= N && AT % 2 == 0,
+                AT + 2 <= N && AT.is_multiple_of(2),
                 "past the bytes that were checked"
             )
         };
@@ -159,67 +154,6 @@ impl Packet for Frame {
             start,
             offset,
             ..self
-        }
-    }
-}
-
-/// Offset of `write_seq` in the kernel's `struct tcp_sock`, or [`UNKNOWN`]. Set before the programs are loaded,
-/// from the kernel's own type information.
-#[unsafe(no_mangle)]
-static WRITE_SEQ_OFFSET: u32 = UNKNOWN;
-/// No number that a program has elsewhere: LLVM merges constants of one value, so a static of 0 would be the very
-/// bytes that a map is looked up with at key 0, and setting it would set both.
-const UNKNOWN: u32 = 0xffff_fffd;
-
-/// Where a packet may come from a socket of this host.
-pub(crate) trait Sender {
-    /// Asks the socket; without one `socket` says so.
-    fn ask(&self, socket: &mut Socket);
-}
-
-impl Sender for XdpContext {
-    #[inline(always)]
-    fn ask(&self, socket: &mut Socket) {
-        socket.known = 0;
-        socket.window_packets = 0;
-        socket.rtt_us = 0;
-    }
-}
-
-impl Sender for TcContext {
-    #[inline(always)]
-    fn ask(&self, socket: &mut Socket) {
-        socket.known = 0;
-        socket.window_packets = 0;
-        socket.rtt_us = 0;
-        // SAFETY: the context is the one this program was called with; the verifier knows what each of these
-        // pointers is, and has each compared with null.
-        unsafe {
-            let sk = (*self.skb.skb).__bindgen_anon_2.sk;
-            if sk.is_null() {
-                return;
-            }
-            let sk = bpf_sk_fullsock(sk);
-            if sk.is_null() {
-                return;
-            }
-            let tcp = bpf_tcp_sock(sk);
-            if tcp.is_null() {
-                return;
-            }
-            socket.window_packets = (*tcp).snd_cwnd;
-            // The kernel keeps eighths (6.18 `include/linux/tcp.h`, `srtt_us`).
-            socket.rtt_us = (*tcp).srtt_us >> 3;
-            let offset = (&raw const WRITE_SEQ_OFFSET).read_volatile();
-            if offset == UNKNOWN {
-                return;
-            }
-            let whole = bpf_skc_to_tcp_sock(sk.cast());
-            if whole.is_null() {
-                return;
-            }
-            socket.write_seq = *whole.byte_add(offset as usize).cast::<u32>();
-            socket.known = 1;
         }
     }
 }

@@ -18,6 +18,7 @@ mod maps;
 mod page;
 mod path;
 mod sample;
+mod socket;
 mod tree;
 
 use aya_ebpf::{

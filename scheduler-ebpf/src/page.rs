@@ -19,11 +19,11 @@ use scheduler_ebpf::{
 };
 
 use crate::{
-    context::Sender,
     count,
     maps::HISTORY,
     path::Known,
     sample::{Report, Sampler},
+    socket::Sender,
     tree,
 };
 

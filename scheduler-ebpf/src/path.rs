@@ -23,10 +23,11 @@ use scheduler_ebpf::{
 
 use crate::{
     action,
-    context::{Frame, Sender},
+    context::Frame,
     count, interface,
     maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
     page::Page,
+    socket::Sender,
 };
 
 /// What is looked up once a packet.

@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn a_flow_is_found_in_any_entry_and_nobody_else_is() {
         let mut flows = [Flow::default(); WAYS];
-        for way in 0..WAYS {
-            flows[way] = flow(way as u64 + 10, 0);
+        for (way, place) in flows.iter_mut().enumerate() {
+            *place = flow(way as u64 + 10, 0);
         }
         for first_way in 0..9 {
             for way in 0..WAYS {

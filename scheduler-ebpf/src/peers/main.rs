@@ -29,6 +29,8 @@ mod path;
 #[path = "../sample.rs"]
 mod sample;
 mod sink;
+#[path = "../socket.rs"]
+mod socket;
 mod spread;
 mod textbook;
 #[path = "../tree.rs"]
