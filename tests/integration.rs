@@ -12,4 +12,5 @@ mod prog_run;
 mod support;
 mod survival;
 mod swap;
+mod table;
 mod verifier;
