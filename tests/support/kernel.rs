@@ -163,6 +163,15 @@ impl Kernel {
         self.programs.push(passing)
     }
 
+    /// Runs one packet `times` in a row without coming back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub(crate) fn push_often(&self, passing: &Passing, times: u32) -> io::Result<(u32, u32)> {
+        self.programs.push_often(passing, times)
+    }
+
     /// The programs once more, for another thread.
     pub(crate) fn programs(&self) -> Programs {
         Programs::open(&self.instance)
