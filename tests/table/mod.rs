@@ -215,7 +215,7 @@ fn a_flood_fills_the_table_like_chance_and_spares_what_fits() {
         return;
     }
     // Flows by entry, and the bounds of the share that the second round still finds.
-    for (load, survive) in [(0.5, 0.84..0.97), (1.0, 0.40..0.85)] {
+    for (load, survive) in [(0.5, 0.80..0.97), (1.0, 0.38..0.85)] {
         let kernel = Kernel::with_entries(&patient(), ENTRIES);
         let flows = Known::many(&kernel, (f64::from(ENTRIES) * load) as u16);
         let count = flows.len() as f64;
@@ -241,7 +241,7 @@ fn a_flood_fills_the_table_like_chance_and_spares_what_fits() {
             "load {load}: {used:.3} of the places used (chance: {expected:.3}), \
              {found:.3} of the flows found by the second round"
         );
-        assert!((used - expected).abs() < 0.02, "{used} {expected}");
+        assert!((used - expected).abs() < 0.03, "{used} {expected}");
         assert!(survive.contains(&found), "{found}");
     }
 }
