@@ -18,4 +18,5 @@ mod socket;
 mod support;
 mod survival;
 mod swap;
+mod table;
 mod verifier;

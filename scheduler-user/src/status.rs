@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::ABI_VERSION;
+use scheduler_common::{ABI_VERSION, counter::Counter};
 use serde::Serialize;
 
 use crate::{
@@ -29,6 +29,8 @@ pub struct Status {
     pub agent: Option<Agent>,
     /// The model that classifies; absent while aging rules.
     pub model: Option<ActiveModel>,
+    /// The flow table; absent while no programs are loaded.
+    pub flow_table: Option<FlowTable>,
     /// Interfaces that are up.
     pub interfaces: Vec<Interface>,
     /// Counters of the kernel programs by name.
@@ -59,6 +61,17 @@ pub struct ActiveModel {
     pub train_ms: Option<u64>,
     /// Egress packets it has classified.
     pub packets: u64,
+}
+
+/// The kernel's table of flows.
+#[derive(Debug, Serialize)]
+pub struct FlowTable {
+    /// Flows that it has room for.
+    pub entries: u32,
+    /// Flows that entered it.
+    pub created: u64,
+    /// Flows that lost their place while they were alive.
+    pub evicted: u64,
 }
 
 /// An interface that is up.
@@ -108,17 +121,22 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
     for record in instance.records()? {
         interfaces.push(interface(record).await?);
     }
-    let (model, counters) = match &datapath {
+    let (model, flow_table, counters) = match &datapath {
         Some(datapath) => {
             let counters = datapath.counters()?;
+            let table = flow_table(datapath, &counters)?;
             let named = counters
                 .into_iter()
                 .map(|(counter, value)| (counter.name(), value));
             let acts = datapath.ingress_counters()?.into_iter();
             let named = named.chain(acts.map(|(counter, value)| (counter.name(), value)));
-            (active_model(instance, datapath)?, named.collect())
+            (
+                active_model(instance, datapath)?,
+                Some(table),
+                named.collect(),
+            )
         }
-        None => (None, BTreeMap::new()),
+        None => (None, None, BTreeMap::new()),
     };
     Ok(Status {
         schema: SCHEMA,
@@ -126,8 +144,22 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         abi_version: ABI_VERSION,
         agent: instance.agent_pid().map(|pid| Agent { pid }),
         model,
+        flow_table,
         interfaces,
         counters,
+    })
+}
+
+fn flow_table(datapath: &Datapath, counters: &[(Counter, u64)]) -> Result<FlowTable, UplinkError> {
+    let count = |counter: Counter| {
+        counters
+            .get(counter as usize)
+            .map_or(0, |(_, value)| *value)
+    };
+    Ok(FlowTable {
+        entries: datapath.flow_entries()?,
+        created: count(Counter::FlowsCreated),
+        evicted: count(Counter::FlowsEvicted),
     })
 }
 

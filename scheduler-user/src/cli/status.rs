@@ -26,6 +26,7 @@ fn text(status: &Status) -> String {
         abi_version: _,
         agent,
         model,
+        flow_table,
         interfaces,
         counters,
     } = status;
@@ -41,6 +42,12 @@ fn text(status: &Status) -> String {
         ),
         None => "model    none: bytes already sent decide (aging)".to_owned(),
     });
+    lines.extend(flow_table.as_ref().map(|table| {
+        format!(
+            "flows    table of {}, {} created, {} evicted alive",
+            table.entries, table.created, table.evicted
+        )
+    }));
     if interfaces.is_empty() {
         lines.push("no interface is up; `treeline up IFACE --rate RATE` brings one up".to_owned());
     }

@@ -23,6 +23,18 @@ pub enum DatapathError {
         /// What aya said.
         source: Box<EbpfError>,
     },
+    /// The flow table is larger than the memory that the kernel can give.
+    #[error(
+        "the kernel has no {mib} MiB for a table of {flow_entries} flows; ask for fewer with --flows"
+    )]
+    NoMemory {
+        /// Flows that the table was to have room for.
+        flow_entries: u32,
+        /// Its size.
+        mib: u64,
+        /// What aya said.
+        source: Box<EbpfError>,
+    },
     /// The object lacks a part: a broken build.
     #[error("the eBPF object has no {name}; this build of treeline is broken")]
     MissingInObject {
