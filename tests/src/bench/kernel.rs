@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf},
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
+    programs::{
+        LinkOrder, Program, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
+        tc::TcAttachOptions, xdp::XdpMode,
+    },
 };
 use aya_obj::programs::XdpAttachType;
 use bed::netns::Namespace;
@@ -286,6 +289,51 @@ impl Object {
     /// Where the replay goes on: next packet, packets of a pass, what tells this pass's flows apart.
     pub(crate) fn rewind(&mut self, place: [u32; 4]) -> Result<()> {
         Ok(self.replay.set(0, place, 0)?)
+    }
+}
+
+/// The programs that do nothing, to attach to a link.
+pub(crate) struct Empty(Ebpf);
+
+impl Empty {
+    pub(crate) fn load() -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .load(OBJECT)
+            .context("cannot load the bench's programs")?;
+        Self::egress(&mut ebpf)?.load()?;
+        Self::ingress(&mut ebpf)?.load()?;
+        Ok(Self(ebpf))
+    }
+
+    /// Does something while both are attached to an interface.
+    pub(crate) fn attached<T>(
+        &mut self,
+        namespace: &Namespace,
+        interface: &str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let ebpf = &mut self.0;
+        let (egress, ingress) = namespace.enter(|| {
+            let egress = Self::egress(ebpf)?;
+            let egress = egress.attach_with_options(interface, TcAttachType::Egress, order)?;
+            let ingress = Self::ingress(ebpf)?.attach(interface, XdpMode::Default)?;
+            Ok((egress, ingress))
+        })?;
+        let outcome = work();
+        Self::egress(ebpf)?.detach(egress)?;
+        Self::ingress(ebpf)?.detach(ingress)?;
+        outcome
+    }
+
+    fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
+        let program = ebpf.program_mut("empty_tc").context("no empty_tc")?;
+        Ok(program.try_into()?)
+    }
+
+    fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+        let program = ebpf.program_mut("empty_xdp").context("no empty_xdp")?;
+        Ok(program.try_into()?)
     }
 }
 

@@ -80,17 +80,18 @@ impl Report {
         }
         let mut throughput = Map::new();
         for reached in self.throughput.iter().flat_map(|all| &all.reached) {
-            let name = format!("throughput_{}", reached.name);
-            ratio.insert(name.clone(), json!(reached.ratio));
-            ratio.insert(name + "_cpu", json!(reached.cpu_ratio));
-            let of = json!({
-                "unit": reached.unit,
-                "detached": reached.detached,
-                "attached": reached.attached,
-                "frame_bytes": reached.frame_bytes,
-                "bar": reached.bar,
-            });
-            throughput.insert(reached.name.to_owned(), of);
+            for (tail, spread) in reached.ratios {
+                let name = format!("throughput_{}{tail}", reached.name);
+                ratio.insert(name, json!(spread));
+            }
+            let mut of = Map::new();
+            for (side, spread) in reached.sides {
+                of.insert(side.to_owned(), json!(spread));
+            }
+            of.insert("unit".to_owned(), json!(reached.unit));
+            of.insert("frame_bytes".to_owned(), json!(reached.frame_bytes));
+            of.insert("bar".to_owned(), json!(reached.bar));
+            throughput.insert(reached.name.to_owned(), Value::Object(of));
         }
         if let Some(all) = &self.throughput {
             throughput.insert("rounds".to_owned(), json!(all.effort.rounds));
@@ -239,10 +240,7 @@ fn write_throughput(f: &mut Formatter<'_>, throughput: &Throughput) -> fmt::Resu
         throughput.samples_lost
     )?;
     for reached in &throughput.reached {
-        for (side, Spread { min, median, max }) in [
-            ("detached", reached.detached),
-            ("attached", reached.attached),
-        ] {
+        for (side, Spread { min, median, max }) in reached.sides {
             let name = format!("{} {side}", reached.name);
             let unit = reached.unit;
             writeln!(
@@ -253,18 +251,16 @@ fn write_throughput(f: &mut Formatter<'_>, throughput: &Throughput) -> fmt::Resu
                 max / 1e6
             )?;
         }
-        for (what, ratio) in [
-            ("attached/detached", reached.ratio),
-            ("by CPU time", reached.cpu_ratio),
-        ] {
-            let Spread { min, median, max } = ratio;
-            let name = format!("{} {what}", reached.name);
-            writeln!(
-                f,
-                "     {name:<32} {min:8.3} {median:8.3} {max:8.3} (bar {:.2})",
-                reached.bar
-            )?;
+        let words = [
+            "attached/detached",
+            "the same by CPU time",
+            "attached/empty",
+        ];
+        for (words, (_, Spread { min, median, max })) in words.iter().zip(reached.ratios) {
+            let name = format!("{} {words}", reached.name);
+            writeln!(f, "     {name:<32} {min:8.3} {median:8.3} {max:8.3}")?;
         }
+        writeln!(f, "     bar {:.2}", reached.bar)?;
         writeln!(f, "     frames of {:.0} bytes", reached.frame_bytes)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Throughput over a veth pair, with treeline attached and without.
 //!
-//! Nothing is shaped. A round measures each kind of traffic both ways, one right after the other, the order changing with
-//! every round. While attached, a model acts and one flow in [`SAMPLE_ONE_IN`] is sampled, as under an agent.
+//! Nothing is shaped. A round measures each kind of traffic with nothing, with empty programs and with treeline attached, one
+//! right after the other, the first of them changing with every round. While attached, a model acts and one flow in [`SAMPLE_ONE_IN`] is sampled, as under an agent.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -18,6 +18,7 @@ use treeline::{
 };
 
 use crate::{
+    kernel::Empty,
     load::{self, Flown, Kind},
     measure::Spread,
     samples::Reader,
@@ -70,18 +71,39 @@ const TRAFFICS: [Traffic; 3] = [
     },
 ];
 
+/// What is attached to the link.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    /// Nothing.
+    Detached,
+    /// Programs that do nothing, at both hooks: what the hooks themselves cost.
+    Empty,
+    /// Treeline.
+    Attached,
+}
+
+impl Side {
+    const ALL: [Self; 3] = [Self::Detached, Self::Empty, Self::Attached];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::Empty => "empty",
+            Self::Attached => "attached",
+        }
+    }
+}
+
 /// What one kind of traffic reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Reached {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) bar: f64,
-    pub(crate) detached: Spread,
-    pub(crate) attached: Spread,
-    /// Attached over detached, by round.
-    pub(crate) ratio: Spread,
-    /// The same of the CPU time that each byte or packet takes, turned over: above 1 is better.
-    pub(crate) cpu_ratio: Spread,
+    /// Bytes or packets a second.
+    pub(crate) sides: [(&'static str, Spread); 3],
+    /// By round: attached over detached; the same of what CPU time yields; attached over empty programs attached.
+    pub(crate) ratios: [(&'static str, Spread); 3],
     /// Bytes of a frame as the link's program sees it, mean over all.
     pub(crate) frame_bytes: f64,
 }
@@ -104,10 +126,11 @@ pub(crate) struct Throughput {
 pub(crate) fn run(effort: Effort) -> Result<Throughput> {
     let bed = Bed::host()?;
     let under_test = UnderTest::load(&bed.server)?;
+    let mut empty = Empty::load()?;
     let reader = Reader::start(under_test.datapath.samples()?)?;
     let reached = TRAFFICS
         .iter()
-        .map(|traffic| measure(&bed, &under_test, (*traffic, effort)))
+        .map(|traffic| measure(&bed, (&under_test, &mut empty), (*traffic, effort)))
         .collect::<Result<Vec<_>>>()?;
     let samples_sent = under_test.count(Counter::SamplesSent)?;
     reader.finish(samples_sent)?;
@@ -121,45 +144,54 @@ pub(crate) fn run(effort: Effort) -> Result<Throughput> {
 
 fn measure(
     bed: &Bed,
-    under_test: &UnderTest<'_>,
+    (under_test, empty): (&UnderTest<'_>, &mut Empty),
     (traffic, effort): (Traffic, Effort),
 ) -> Result<Reached> {
     let segments = if traffic.gso { 65_535 } else { 1 };
     bed.server
         .ip(&format!("link set dev {UPLINK} gso_max_segs {segments}"))?;
     let before = sent_by(&bed.server)?;
-    let (mut detached, mut attached) = (Vec::new(), Vec::new());
-    for round in 0..effort.rounds {
-        let attached_first = round % 2 == 1;
-        for with in [attached_first, !attached_first] {
-            let flown = if with {
-                let seen = under_test.count(Counter::EgressPackets)?;
-                let flown = under_test
-                    .attached(|| load::run(bed, traffic.kind, effort.slice))
-                    .with_context(|| format!("{}, attached", traffic.name))?;
-                let packets = under_test.count(Counter::EgressPackets)? - seen;
-                ensure!(packets > 100, "treeline saw {packets} packets only");
-                flown
-            } else {
-                load::run(bed, traffic.kind, effort.slice)
-                    .with_context(|| format!("{}, detached", traffic.name))?
+    let mut flown = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 0..effort.rounds as usize {
+        for turn in 0..Side::ALL.len() {
+            let side = Side::ALL[(round + turn) % Side::ALL.len()];
+            let slice = || load::run(bed, traffic.kind, effort.slice);
+            let one = match side {
+                Side::Detached => slice(),
+                Side::Empty => empty.attached(&bed.server, UPLINK, slice),
+                Side::Attached => under_test.watched(slice),
             };
-            if with { &mut attached } else { &mut detached }.push(flown);
+            flown[side as usize]
+                .push(one.with_context(|| format!("{}, {}", traffic.name, side.name()))?);
         }
     }
     let after = sent_by(&bed.server)?;
-    let speed = |flown: &[Flown]| Spread::of(flown.iter().map(|flown| flown.per_second));
-    let paired = || attached.iter().zip(&detached);
+    let ratio = |over: Side, under: Side, of: fn(&Flown) -> f64| {
+        let paired = flown[over as usize].iter().zip(&flown[under as usize]);
+        Spread::of(paired.map(|(over, under)| of(over) / of(under)))
+    };
     Ok(Reached {
         name: traffic.name,
         unit: traffic.unit,
         bar: traffic.bar,
-        detached: speed(&detached),
-        attached: speed(&attached),
-        ratio: Spread::of(paired().map(|(with, without)| with.per_second / without.per_second)),
-        cpu_ratio: Spread::of(
-            paired().map(|(with, without)| without.cpu_ns_each / with.cpu_ns_each),
-        ),
+        sides: Side::ALL.map(|side| {
+            let speeds = flown[side as usize].iter().map(|flown| flown.per_second);
+            (side.name(), Spread::of(speeds))
+        }),
+        ratios: [
+            (
+                "",
+                ratio(Side::Attached, Side::Detached, |flown| flown.per_second),
+            ),
+            (
+                "_cpu",
+                ratio(Side::Detached, Side::Attached, |flown| flown.cpu_ns_each),
+            ),
+            (
+                "_over_empty",
+                ratio(Side::Attached, Side::Empty, |flown| flown.per_second),
+            ),
+        ],
         frame_bytes: (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64,
     })
 }
@@ -211,6 +243,15 @@ impl<'a> UnderTest<'a> {
             .map_err(|fault| anyhow!("the bench's trees do not fit: {fault:?}"))?;
         under_test.datapath.activate(&table)?;
         Ok(under_test)
+    }
+
+    /// Does something while both programs are attached, and sees to it that packets pass them.
+    fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.count(Counter::EgressPackets)?;
+        let outcome = self.attached(work)?;
+        let packets = self.count(Counter::EgressPackets)? - before;
+        ensure!(packets > 100, "treeline saw {packets} packets only");
+        Ok(outcome)
     }
 
     /// Does something while both programs are attached.
