@@ -6,7 +6,10 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use bed::netns::{Bed, Namespace, UPLINK};
+use bed::{
+    netns::{Bed, Namespace, UPLINK},
+    wait,
+};
 use scheduler_common::{
     counter::Counter,
     flow::DEFAULT_ENTRIES,
@@ -28,6 +31,8 @@ use crate::{
 
 /// One flow in so many is sampled: about one in a hundred.
 pub(crate) const SAMPLE_ONE_IN: u32 = 128;
+
+const DETACH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Rounds, and how long each side of one takes.
 #[derive(Clone, Copy, Debug)]
@@ -268,6 +273,11 @@ impl<'a> UnderTest<'a> {
         for hook in ["egress", "ingress"] {
             remove(&links.join(format!("{}-{hook}", self.ifindex)))?;
         }
+        // The kernel takes its time to drop a link whose pin is gone.
+        wait::until("the end of the XDP link", DETACH_LIMIT, || {
+            let shown = self.namespace.ip(&format!("link show dev {UPLINK}"))?;
+            Ok((!shown.contains("xdp")).then_some(()))
+        })?;
         outcome
     }
 
