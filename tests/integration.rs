@@ -9,6 +9,7 @@ mod learning;
 mod lifecycle;
 mod messages;
 mod prog_run;
+mod sampling;
 mod support;
 mod survival;
 mod swap;
