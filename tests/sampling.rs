@@ -3,9 +3,10 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use bed::wait;
 use scheduler_common::{
     counter::Counter,
     sample::Hook,
@@ -82,22 +83,22 @@ fn no_sample_is_lost_under_load_while_the_agents_reader_runs() {
                 scope.spawn(move || load(runner, first..first + 100, stop))
             })
             .collect();
-        let deadline = Instant::now() + LIMIT;
         let sent = || kernel.counter(Counter::SamplesSent);
-        while sent() < SAMPLES && Instant::now() < deadline {
-            thread::yield_now();
-        }
+        let made = wait::until("enough samples", LIMIT, || {
+            Ok((sent() >= SAMPLES).then_some(()))
+        });
         stop.store(true, Ordering::Relaxed);
         for runner in running {
             runner.join().unwrap();
         }
-        while received.load(Ordering::Relaxed) < sent() && Instant::now() < deadline {
-            thread::yield_now();
-        }
+        let read = wait::until("the last sample", LIMIT, || {
+            Ok((received.load(Ordering::Relaxed) >= sent()).then_some(()))
+        });
+        // Threads that go on would keep a failure from being told.
         token.cancel();
+        made.and(read).unwrap();
     });
     let sent = kernel.counter(Counter::SamplesSent);
-    assert!(sent >= SAMPLES, "only {sent} samples were made");
     assert_eq!(kernel.counter(Counter::SamplesLost), 0, "{sent} were sent");
     assert_eq!(received.into_inner(), sent, "read and sent");
 }

@@ -7,7 +7,12 @@
 #![forbid(unsafe_code)]
 
 #[path = "../../support/captures.rs"]
-#[expect(dead_code, reason = "the replay needs no names and no times")]
+#[expect(
+    dead_code,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "written for the tests, whose names and times the replay does not need"
+)]
 mod captures;
 mod kernel;
 mod load;
