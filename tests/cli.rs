@@ -48,11 +48,21 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
         .expect(2)
         .says("100mbit");
     call(&["up", "lo", "--rate", "-5mbit"]).expect(2);
-    call(&["up", "lo"]).expect(2).says("--rate");
+    call(&["up"]).expect(2).says("IFACE");
+    call(&["up", "lo", "--qdisc", "cbq"]).expect(2).says("keep");
+    call(&["up", "lo", "--dscp=0=best"]).expect(2).says("af11");
+    call(&["up", "lo", "--pace", "7=slow"])
+        .expect(2)
+        .says("100mbit");
     call(&["run", "lo", "--rate", "1mbit", "--train-every", "soon"])
         .expect(2)
         .says("30s");
     call(&["run", "lo", "--rate", "1mbit", "--sample-one-in", "3"]).expect(2);
+    for flows in ["3", "16777217", "many"] {
+        call(&["up", "lo", "--rate", "1mbit", "--flows", flows])
+            .expect(2)
+            .says("--flows");
+    }
     call(&["run", "--rate", "1mbit"]).expect(2).says("IFACE");
     call(&["down"]).expect(2);
     call(&["down", "lo", "--all"]).expect(2);
@@ -188,4 +198,40 @@ fn a_model_that_is_not_there_ends_with_6() {
     site.call(&["model", "show", "/nowhere/m.json"])
         .expect(6)
         .says("/nowhere/m.json");
+}
+
+#[test]
+fn the_flow_table_has_the_size_asked_for_until_all_is_down() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new("cli").unwrap();
+    namespace
+        .ip("link add present type veth peer name present-end")
+        .unwrap();
+    let site = Site::new(&namespace);
+    assert!(site.status()["flow_table"].is_null());
+    let up = |more: &[&str]| {
+        let done = site.call(&[&["up", "present", "--rate", "1mbit"], more].concat());
+        (done.expect(0), site.status()["flow_table"].clone())
+    };
+    let (_, table) = up(&["--flows", "1000"]);
+    assert_eq!(table["entries"], 1024, "rounded up to a power of two");
+    assert_eq!(
+        (&table["created"], &table["evicted"]),
+        (&0.into(), &0.into())
+    );
+    site.call(&["status"])
+        .expect(0)
+        .says("table of 1024, 0 created, 0 evicted");
+    let (larger, table) = up(&["--flows", "5000"]);
+    assert_eq!(table["entries"], 1024);
+    larger.says("keeps its size");
+    site.call(&["down", "present"]).expect(0);
+    assert_eq!(
+        up(&[]).1["entries"],
+        scheduler_common::flow::DEFAULT_ENTRIES
+    );
+    site.call(&["down", "present"]).expect(0);
+    site.assert_no_trace();
 }

@@ -2,15 +2,22 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+mod acts;
 mod bands;
 mod captures;
 mod cli;
+mod coexistence;
+mod devices;
+mod ingress;
+mod ingress_acts;
 mod learning;
 mod lifecycle;
 mod messages;
 mod prog_run;
 mod sampling;
+mod socket;
 mod support;
 mod survival;
 mod swap;
+mod table;
 mod verifier;

@@ -84,6 +84,20 @@ pub const fn class_handle(band: u8) -> u32 {
     ((QDISC_MAJOR as u32) << 16) | (band as u32 + 1)
 }
 
+/// The class of every band below treeline's qdisc.
+///
+/// `prio` and `ets` read such a priority as HTB does (`prio_classify`, kernel 6.18
+/// `net/sched/sch_prio.c`; `ets_classify`, `net/sched/sch_ets.c`).
+pub const fn class_handles() -> [u32; BANDS] {
+    let mut handles = [0; BANDS];
+    let mut band = 0;
+    while band < BANDS {
+        handles[band] = class_handle(band as u8);
+        band += 1;
+    }
+    handles
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,6 +85,12 @@ counters! {
     JoinedFragments => "joined_fragments",
     /// Packets that were accounted to a flow inside a tunnel.
     InnerPackets => "inner_packets",
+    /// Egress packets whose DSCP was rewritten to that of their band.
+    DscpRewritten => "dscp_rewritten",
+    /// Egress packets that got a later departure time by the pace of their band.
+    PacedPackets => "paced_packets",
+    /// Paced packets that were to depart beyond the horizon, and depart at it.
+    PacedAtHorizon => "paced_at_horizon",
 }
 
 impl Counter {

@@ -72,6 +72,12 @@ features! {
     ServiceLog2Q8 => "service_log2_q8", "";
     /// The same for this service and the far end's network (/24, /48 under IPv6).
     PeerLog2Q8 => "peer_log2_q8", "";
+    /// One more than the bytes that the local application has written behind this packet; 0 without a local TCP socket.
+    SocketUnsentBytes => "socket_unsent_bytes", "bytes";
+    /// Congestion window of the local TCP socket; 0 without one.
+    SocketWindowPackets => "socket_window_packets", "packets";
+    /// Smoothed round-trip time of the local TCP socket; 0 without one.
+    SocketRttUs => "socket_rtt_us", "us";
 }
 
 /// Slots in a feature vector: a power of two, so that an index is bounded by a mask.

@@ -87,7 +87,8 @@ pub mod half_flags {
 /// Entries are not locked. Two CPUs may write one entry at the same time: ingress and egress of a flow, or two
 /// flows that take the same place at once. What can be lost is a byte count, a boundary of a message, or
 /// a place that the second flow takes from the first; never memory safety, and the next packet goes on from
-/// whatever stands there. `tests/table.rs` runs it.
+/// whatever stands there. Two that miss one flow at once may give it two places, never more than there are CPUs: the
+/// place found first goes on, the other falls silent and is the next to make room. `tests/table` runs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",

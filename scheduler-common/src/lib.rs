@@ -8,22 +8,26 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`act`] | DSCP and pace of a band |
 //! | [`class`] | bands, the cut points between them, the value of `skb->priority` |
 //! | [`counter`] | every way a packet can leave the programs, one index each |
 //! | [`features`] | the feature list: index, name, unit |
 //! | [`flow`] | the flow table: entries, sets, secret |
 //! | [`history`] | what finished messages of a service or peer were |
+//! | [`ingress`] | facts of an interface, acts on ingress |
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 #![deny(unsafe_code)]
 
+pub mod act;
 pub mod class;
 pub mod counter;
 pub mod features;
 pub mod flow;
 pub mod history;
+pub mod ingress;
 #[cfg(feature = "user")]
 mod pod;
 pub mod sample;
@@ -51,9 +55,32 @@ pub mod names {
     pub const SAMPLES: &str = "SAMPLES";
     /// Per-CPU counts, budget and work space by [`crate::sample::Hook`] ([`crate::counter::PerCpu`]).
     pub const PER_CPU: &str = "PER_CPU";
+    /// Facts of interfaces ([`crate::ingress::Interface`]) by index.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Rate limits of the bands on ingress ([`crate::ingress::Policer`]).
+    pub const POLICERS: &str = "POLICERS";
+    /// CPU of each slot of the urgent and of the bulk group.
+    pub const STEERING: &str = "STEERING";
+    /// The CPUs' queues.
+    pub const CPUS: &str = "CPUS";
+    /// Per-CPU counters by [`crate::ingress::IngressCounter`].
+    pub const INGRESS_COUNTERS: &str = "INGRESS_COUNTERS";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 9] = [
-        SETTINGS, HASHING, FLOWS, HISTORY, MODEL, SLOTS[0], SLOTS[1], SAMPLES, PER_CPU,
+    pub const MAPS: [&str; 14] = [
+        SETTINGS,
+        HASHING,
+        FLOWS,
+        HISTORY,
+        MODEL,
+        SLOTS[0],
+        SLOTS[1],
+        SAMPLES,
+        PER_CPU,
+        INTERFACES,
+        POLICERS,
+        STEERING,
+        CPUS,
+        INGRESS_COUNTERS,
     ];
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";

@@ -5,6 +5,7 @@ use crate::{
     counter::PerCpu,
     flow::{FlowSet, Hashing},
     history::HistoryEntry,
+    ingress::{Interface, Metadata, Policer},
     sample::Sample,
     settings::Settings,
     tree::Table,
@@ -26,7 +27,10 @@ pod!(
     FlowSet,
     Hashing,
     HistoryEntry,
+    Interface,
+    Metadata,
     PerCpu,
+    Policer,
     Sample,
     Settings,
     Table

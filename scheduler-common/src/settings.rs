@@ -2,7 +2,8 @@
 
 use crate::{
     ABI_VERSION,
-    class::{Cuts, FIRST_BYTES},
+    act::KEEP_DSCP,
+    class::{BANDS, Cuts, FIRST_BYTES, class_handles},
 };
 
 /// What the egress program does with its verdict.
@@ -11,8 +12,10 @@ use crate::{
 pub enum Act {
     /// Nothing: watch only.
     Observe = 0,
-    /// Set `skb->priority` to the class of the band.
+    /// Set `skb->priority` to the band's entry in [`Settings::priorities`], and do what the flags say.
     Priority = 1,
+    /// Leave `skb->priority` alone, and do what the flags say.
+    FlagsOnly = 2,
 }
 
 /// Settings of the running programs; userspace may change them at any time.
@@ -44,6 +47,16 @@ pub struct Settings {
     pub cuts: Cuts,
     /// Bits of [`settings_flags`].
     pub flags: u32,
+    /// `skb->priority` of each band, in the words of the qdisc that stands on the interface.
+    pub priorities: [u32; BANDS],
+    /// DSCP of each band, or [`KEEP_DSCP`]; with [`settings_flags::DSCP`].
+    pub dscp: [u8; BANDS],
+    /// `skb->queue_mapping` of each band: the queue plus 1, or 0 to leave it alone; with
+    /// [`settings_flags::QUEUES`].
+    pub queues: [u16; BANDS],
+    /// Nanoseconds that 256 bytes of each band take, or 0 for a band that is not paced; with
+    /// [`settings_flags::PACE`].
+    pub pace: [u32; BANDS],
 }
 
 /// Bits of [`Settings::flags`].
@@ -51,13 +64,24 @@ pub mod settings_flags {
     /// A packet in a VXLAN, Geneve, GRE or IP tunnel belongs to the flow inside, one level deep; without
     /// it to the tunnel's own.
     pub const INNER: u32 = 1;
-    /// The interfaces have no Ethernet header (tun, wireguard). Without it the programs tell by the
+    /// No interface has an Ethernet header; the agent says it of each one by
+    /// [`crate::ingress::interface_flags::NETWORK_FRAMES`]. Without it the programs tell by the
     /// packet: right on egress but for IPv4 sources in 8.0.0.0/16, 134.221.0.0/16 and IPv6 sources with
     /// such words; on ingress where the first bytes are an IP header of the frame's length.
     pub const NETWORK_FRAMES: u32 = 2;
+    /// Egress packets get the DSCP of their band.
+    pub const DSCP: u32 = 1 << 8;
+    /// Egress packets get the transmit queue of their band.
+    pub const QUEUES: u32 = 1 << 9;
+    /// Egress packets get a departure time by the pace of their band, which `fq` keeps.
+    pub const PACE: u32 = 1 << 10;
+    /// The acts that few ask for: one look tells that none is on.
+    pub const RARE_ACTS: u32 = DSCP | QUEUES | PACE;
+    /// Some interface has an entry in `INTERFACES`; without it the programs do not look there.
+    pub const INTERFACES: u32 = 1 << 16;
 }
 
-const _: () = assert!(size_of::<Settings>() == 60 && align_of::<Settings>() == 4);
+const _: () = assert!(size_of::<Settings>() == 148 && align_of::<Settings>() == 4);
 
 /// Length of a sampling window: 2^27 ns, about 134 ms.
 pub const SAMPLE_WINDOW_NS: u64 = 1 << 27;
@@ -99,6 +123,10 @@ impl Default for Settings {
             idle_floor_us: 200_000,
             cuts: Cuts::default(),
             flags: 0,
+            priorities: class_handles(),
+            dscp: [KEEP_DSCP; BANDS],
+            queues: [0; BANDS],
+            pace: [0; BANDS],
         }
     }
 }

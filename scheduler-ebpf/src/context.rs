@@ -86,7 +86,7 @@ impl<const N: usize> Head<N> for Checked<N> {
     fn u16<const AT: usize>(self) -> u16 {
         const {
             assert!(
-                AT + 2 <= N && AT % 2 == 0,
+                AT + 2 <= N && AT.is_multiple_of(2),
                 "past the bytes that were checked"
             )
         };

@@ -7,6 +7,20 @@ use scheduler_common::{
 
 use crate::{flow::Step, parse::Headers};
 
+/// What the socket says that sent the packet, if it is a TCP one of this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Socket {
+    /// 1 if there is one and `write_seq` is known.
+    pub known: u32,
+    /// Sequence number behind the last byte that the application has written.
+    pub write_seq: u32,
+    /// Congestion window.
+    pub window_packets: u32,
+    /// Smoothed round-trip time.
+    pub rtt_us: u32,
+}
+
 /// Describes the packet that `step` has just accounted for.
 ///
 /// Slots without a feature are left as they are: zero, in a vector that nobody else writes.
@@ -14,7 +28,7 @@ use crate::{flow::Step, parse::Headers};
 pub fn extract(
     headers: &Headers,
     (flow, story): (&Flow, &Story),
-    step: &Step,
+    (step, socket): (&Step, &Socket),
     features: &mut Features,
 ) {
     let own = step.half as usize & 1;
@@ -38,6 +52,12 @@ pub fn extract(
     features[Feature::FlowAgeUs as usize] = step.age_us;
     features[Feature::ServiceLog2Q8 as usize] = u32::from(page.history_log2_q8[0]);
     features[Feature::PeerLog2Q8 as usize] = u32::from(page.history_log2_q8[1]);
+    // The socket counts the packet as sent only after it has passed here.
+    let unsent = socket.write_seq.wrapping_sub(flow.halves[own].seq_end) as i32;
+    let unsent = if unsent > 0 { unsent as u32 } else { 0 };
+    features[Feature::SocketUnsentBytes as usize] = (unsent + 1) * (socket.known & 1);
+    features[Feature::SocketWindowPackets as usize] = socket.window_packets;
+    features[Feature::SocketRttUs as usize] = socket.rtt_us;
 }
 
 #[cfg(test)]
@@ -67,6 +87,7 @@ mod tests {
         let own = Half {
             packets: 103,
             bytes: 104,
+            seq_end: 20_000,
             ..Half::default()
         };
         let other = Half {
@@ -98,8 +119,15 @@ mod tests {
             age_us: 111,
             ..Step::default()
         };
+        let socket = Socket {
+            known: 1,
+            write_seq: 20_113,
+            window_packets: 115,
+            rtt_us: 116,
+        };
         let mut features = [0; SLOTS];
-        extract(&headers, (&flow, &story), &step, &mut features);
+        let entry = (&flow, &story);
+        extract(&headers, entry, (&step, &socket), &mut features);
         let at = |feature: Feature| features[feature as usize];
         assert_eq!(at(Feature::ServicePort), 80);
         assert_eq!(at(Feature::FromService), 1);

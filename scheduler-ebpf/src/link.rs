@@ -86,18 +86,64 @@ fn behind_tags<P: Packet>(mut packet: P, mut ethertype: u16) -> Result<(u16, P),
     }
 }
 
-/// EtherType of what a PPPoE session carries (RFC 2516 §4); 0 if it is not IP.
+/// EtherType of what a PPPoE session carries (RFC 2516 §4); 0 if it is not IP. A packet that is longer than
+/// the session says contradicts itself.
 #[inline(always)]
 fn point_to_point<P: Packet>(packet: P) -> Result<u16, Skip> {
     const SESSION: u16 = 0x1100;
     const PPP_IPV4: u16 = 0x0021;
     const PPP_IPV6: u16 = 0x0057;
+    const PROTOCOL_BYTES: u32 = 2;
     if packet.u16_at(0).ok_or(Skip::Truncated)? != SESSION {
         return Err(Skip::Malformed);
     }
-    match packet.u16_at(6).ok_or(Skip::Truncated)? {
-        PPP_IPV4 => Ok(ETHERTYPE_IPV4),
-        PPP_IPV6 => Ok(ETHERTYPE_IPV6),
-        _ => Ok(0),
+    let (ethertype, field_at, more) = match packet.u16_at(6).ok_or(Skip::Truncated)? {
+        PPP_IPV4 => (ETHERTYPE_IPV4, 2, 0),
+        PPP_IPV6 => (ETHERTYPE_IPV6, 4, IPV6_BYTES),
+        _ => return Ok(0),
+    };
+    let said = u32::from(packet.u16_at(4).ok_or(Skip::Truncated)?);
+    let field = packet
+        .u16_at(PPPOE_BYTES + field_at)
+        .ok_or(Skip::Truncated)?;
+    if u32::from(field) + more + PROTOCOL_BYTES > said {
+        return Err(Skip::Malformed);
+    }
+    Ok(ethertype)
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler_common::counter::Skip;
+
+    use crate::parse::headers;
+
+    /// UDP over IPv4 or IPv6 in a session that says to carry so many bytes.
+    fn session(version: u8, said: u16) -> Result<u32, Skip> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x88, 0x64, 0x11, 0, 0, 7]);
+        frame.extend(said.to_be_bytes());
+        let udp = [0, 53, 0, 99, 0, 18, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let mut ip = vec![0; if version == 4 { 20 } else { 40 }];
+        if version == 4 {
+            frame.extend([0, 0x21]);
+            (ip[0], ip[3], ip[9]) = (0x45, 38, 17);
+        } else {
+            frame.extend([0, 0x57]);
+            (ip[0], ip[5], ip[6]) = (0x60, 18, 17);
+        }
+        frame.extend(ip);
+        frame.extend(udp);
+        headers(frame.as_slice()).map(|headers| headers.payload_bytes)
+    }
+
+    #[test]
+    fn a_packet_that_is_longer_than_its_session_says_is_malformed() {
+        for (version, whole) in [(4, 40), (6, 60)] {
+            assert_eq!(session(version, whole), Ok(10));
+            assert_eq!(session(version, whole + 6), Ok(10), "padding is no fault");
+            assert_eq!(session(version, whole - 1), Err(Skip::Malformed));
+            assert_eq!(session(version, 0), Err(Skip::Malformed));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Entry points of the kernel programs: parse, flow, features, tree, verdict, act.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic addition, see `ingress`")]
 #![expect(
     missing_docs,
     unreachable_pub,
@@ -10,10 +12,13 @@
 mod action;
 mod context;
 mod count;
+mod ingress;
+mod interface;
 mod maps;
 mod page;
 mod path;
 mod sample;
+mod socket;
 mod tree;
 
 use aya_ebpf::{
@@ -21,6 +26,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+
 /// TC on egress: classifies. Always lets the packet and the programs behind this one go on.
 #[classifier]
 pub fn treeline_egress(ctx: TcContext) -> i32 {
@@ -28,11 +34,13 @@ pub fn treeline_egress(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// XDP on ingress: observes. Every packet passes.
+/// XDP on ingress: observes, and acts on the band where the interface is set up for it.
 #[xdp(frags)]
 pub fn treeline_ingress(ctx: XdpContext) -> u32 {
-    path::ingress::<()>(&ctx);
-    XDP_PASS
+    match path::ingress::<()>(&ctx) {
+        Some((judged, headers)) => ingress::act(&ctx, judged, headers),
+        None => XDP_PASS,
+    }
 }
 
 /// A panic path in the object is a loop without end, which the verifier refuses.

@@ -2,19 +2,22 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, CpuMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use scheduler_common::{
+    class::BANDS,
     counter::{PerCpu, SCRATCH_WORDS},
     features::Features,
     flow::{DEFAULT_ENTRIES, FlowSet, Hashing, WAYS},
     history::{HISTORY_ENTRIES, HistoryEntry},
+    ingress::{IngressCounter, Interface, Policer, STEER_SLOTS},
     sample::Sample,
     settings::Settings,
     tree::Table,
 };
 use scheduler_ebpf::{
+    features::Socket,
     flow::Step,
     fragment::{FirstFragment, FragmentKey},
     parse::Parsed,
@@ -77,6 +80,8 @@ pub(crate) struct Scratch {
     pub(crate) parsed: Parsed,
     /// What it did to its flow.
     pub(crate) step: Step,
+    /// What its socket says.
+    pub(crate) socket: Socket,
     /// A description of it.
     pub(crate) features: Features,
     /// Where the parser makes the verifier forget an offset.
@@ -91,3 +96,35 @@ const _: () = assert!(size_of::<Scratch>() <= 8 * SCRATCH_WORDS && align_of::<Sc
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, MAX_FRAGMENTED> =
     LruHashMap::new();
+
+/// Key: band. Value: when the last paced packet of the band will have departed, ns. Writer and reader: the egress
+/// program, where a band is paced. Size: the bands.
+#[btf_map]
+pub(crate) static PACED_UNTIL: Array<u64, BANDS> = Array::new();
+
+/// Key: interface. Value: what is peculiar to it. Writer: userspace, when an interface comes or goes. Reader:
+/// both programs, once a packet while the settings say that there are entries. Size: far more interfaces
+/// than one host schedules.
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, 256> = HashMap::new();
+
+/// Key: band. Value: its limit and how far it is spent. Writer: userspace sets the limits, the ingress
+/// program spends. Reader: the ingress program. Size: the bands.
+#[btf_map]
+pub(crate) static POLICERS: Array<Policer, BANDS> = Array::new();
+
+/// Key: group times [`STEER_SLOTS`] plus some bits of the flow's hash. Value: CPU. Writer: userspace.
+/// Reader: the ingress program. Size: two groups.
+#[btf_map]
+pub(crate) static STEERING: Array<u32, { 2 * STEER_SLOTS as usize }> = Array::new();
+
+/// Key: CPU. Value: its queue. Writer: userspace. Reader: the ingress program, by redirecting. Size: set
+/// at load to the CPUs there are.
+#[btf_map]
+pub(crate) static CPUS: CpuMap<1> = CpuMap::new();
+
+/// Key: [`IngressCounter`]. Value: count on this CPU. Writer: the ingress program. Reader: userspace, which
+/// sums. Size: the list of counters.
+#[btf_map]
+pub(crate) static INGRESS_COUNTERS: PerCpuArray<u64, { IngressCounter::COUNT }> =
+    PerCpuArray::new();

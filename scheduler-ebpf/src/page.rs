@@ -11,7 +11,7 @@ use scheduler_common::{
     settings::SampleBudget,
 };
 use scheduler_ebpf::{
-    features,
+    features::{self, Socket},
     flow::{self, Cause, Ended, Step, event},
     history::{self, Place},
     parse::Headers,
@@ -23,6 +23,7 @@ use crate::{
     maps::HISTORY,
     path::Known,
     sample::{Report, Sampler},
+    socket::Sender,
     tree,
 };
 
@@ -33,13 +34,14 @@ pub(crate) struct Page<'a> {
     pub(crate) flow: &'a mut Flow,
     pub(crate) story: &'a mut Story,
     pub(crate) step: &'a mut Step,
+    pub(crate) socket: &'a mut Socket,
     pub(crate) features: &'a mut Features,
 }
 
 impl Page<'_> {
     /// Everything behind [`flow::advance`].
     #[inline(always)]
-    pub(crate) fn turn<C: EbpfContext>(
+    pub(crate) fn turn<C: EbpfContext + Sender>(
         &mut self,
         ctx: &C,
         counts: &mut Counts,
@@ -114,16 +116,17 @@ impl Page<'_> {
 
     /// Describes the packet, asks the model on egress, and reports both.
     #[inline(always)]
-    fn decide<C: EbpfContext>(&mut self, ctx: &C, report: &mut Report<'_>) {
+    fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
         count::one(report.counts, Counter::DecisionPoints);
         let half = self.step.half as usize & 1;
         let sampled = report.sampler.is_chosen();
         let asks = matches!(self.known.hook, Hook::Egress);
         if asks || sampled {
+            ctx.ask(self.socket);
             features::extract(
                 self.headers,
                 (self.flow, self.story),
-                self.step,
+                (self.step, self.socket),
                 self.features,
             );
         }

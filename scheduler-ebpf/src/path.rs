@@ -9,6 +9,7 @@ use scheduler_common::{
     ABI_VERSION,
     counter::{Counter, Counts, Kept, PerCpu, Skip},
     flow::{Flow, FlowSet, Hashing, Story, WAYS, half_flags},
+    ingress::{Interface, interface_flags},
     sample::Hook,
     settings::{Settings, settings_flags},
 };
@@ -17,15 +18,16 @@ use scheduler_ebpf::{
     flow::{self, Step, event},
     fragment::{self, Kind},
     hash,
-    parse::{self, How, Parsed},
+    parse::{self, Headers, How, Parsed},
 };
 
 use crate::{
     action,
     context::Frame,
-    count,
+    count, interface,
     maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
     page::Page,
+    socket::Sender,
 };
 
 /// What is looked up once a packet.
@@ -34,7 +36,10 @@ pub(crate) struct Known {
     pub(crate) settings: &'static Settings,
     pub(crate) hashing: &'static Hashing,
     pub(crate) hook: Hook,
+    /// Interface whose name the flow bears.
     pub(crate) ifindex: u32,
+    /// Bits of [`interface_flags`].
+    pub(crate) interface_flags: u32,
 }
 
 /// What comes between parsing and accounting: nothing, but for the bench.
@@ -67,11 +72,12 @@ fn classify<B: Between>(
 ) -> Result<(), Skip> {
     let skb = ctx.skb.skb;
     // SAFETY: the context is the one this program was called with.
-    let known = known(Hook::Egress, unsafe { (*skb).ifindex })?;
+    let ifindex = unsafe { (*skb).ifindex };
+    let known = known(Hook::Egress, ifindex, &mut scratch.forgotten)?;
     // SAFETY: as above.
     let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
     let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    read(frame, known.settings, ethertype, &mut scratch.parsed)?;
+    read(frame, known, ethertype, &mut scratch.parsed)?;
     let scratch = joined(scratch);
     // SAFETY: as above.
     scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
@@ -81,18 +87,27 @@ fn classify<B: Between>(
     Ok(())
 }
 
-/// Observes a packet that comes in; the answer is its band.
+/// What the acts on ingress go by.
+#[derive(Clone, Copy)]
+pub(crate) struct Judged {
+    /// Bits of [`interface_flags`].
+    pub(crate) flags: u32,
+    /// The packet's band.
+    pub(crate) band: u8,
+    /// A bare ACK or a handshake packet.
+    pub(crate) control: bool,
+}
+
+/// Observes a packet that comes in; `None` if it passes untouched.
 #[inline(always)]
-pub(crate) fn ingress<B: Between>(ctx: &XdpContext) -> u8 {
-    let Some((kept, scratch)) = per_cpu(Hook::Ingress) else {
-        return 0;
-    };
+pub(crate) fn ingress<B: Between>(ctx: &XdpContext) -> Option<(Judged, &'static Headers)> {
+    let (kept, scratch) = per_cpu(Hook::Ingress)?;
     count::one(&mut kept.counts, Counter::IngressPackets);
     match observe::<B>(ctx, kept, scratch) {
-        Ok(band) => band,
+        Ok(observed) => Some(observed),
         Err(skip) => {
             count::skip(&mut kept.counts, skip);
-            0
+            None
         }
     }
 }
@@ -101,27 +116,38 @@ pub(crate) fn ingress<B: Between>(ctx: &XdpContext) -> u8 {
 fn observe<B: Between>(
     ctx: &XdpContext,
     kept: &mut Kept,
-    scratch: &mut Scratch,
-) -> Result<u8, Skip> {
-    let known = known(Hook::Ingress, ctx.ingress_ifindex() as u32)?;
+    scratch: &'static mut Scratch,
+) -> Result<(Judged, &'static Headers), Skip> {
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let known = known(Hook::Ingress, ifindex, &mut scratch.forgotten)?;
     let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    read(frame, known.settings, 0, &mut scratch.parsed)?;
+    read(frame, known, 0, &mut scratch.parsed)?;
     let scratch = joined(scratch);
     scratch.step.segments = 1;
     B::apply(scratch);
-    account(ctx, known, kept, scratch)
+    let band = account(ctx, known, kept, scratch)?;
+    let judged = Judged {
+        flags: known.interface_flags,
+        band,
+        control: scratch.step.has(event::CONTROL),
+    };
+    Ok((judged, &scratch.parsed.headers))
 }
 
-/// Settings and secret in force.
+/// Settings and secret in force, and what is peculiar to the interface.
 #[inline(always)]
-fn known(hook: Hook, ifindex: u32) -> Result<Known, Skip> {
+fn known(hook: Hook, ifindex: u32, forgotten: &mut u32) -> Result<Known, Skip> {
     match (SETTINGS.get(0), HASHING.get(0)) {
-        (Some(settings), Some(hashing)) if settings.abi_version == ABI_VERSION => Ok(Known {
-            settings,
-            hashing,
-            hook,
-            ifindex,
-        }),
+        (Some(settings), Some(hashing)) if settings.abi_version == ABI_VERSION => {
+            let Interface { key_ifindex, flags } = interface::of(settings, ifindex, forgotten);
+            Ok(Known {
+                settings,
+                hashing,
+                hook,
+                ifindex: key_ifindex,
+                interface_flags: flags,
+            })
+        }
         _ => Err(Skip::NoSettings),
     }
 }
@@ -141,16 +167,12 @@ pub(crate) fn per_cpu(hook: Hook) -> Option<(&'static mut Kept, &'static mut Scr
 
 /// Parses the packet: the usual ones quickly.
 #[inline(always)]
-fn read(
-    frame: Frame,
-    settings: &Settings,
-    ethertype: u16,
-    parsed: &mut Parsed,
-) -> Result<(), Skip> {
+fn read(frame: Frame, known: Known, ethertype: u16, parsed: &mut Parsed) -> Result<(), Skip> {
     let how = How {
         ethertype,
-        network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
-        inner: settings.flags & settings_flags::INNER != 0,
+        network_frames: known.settings.flags & settings_flags::NETWORK_FRAMES != 0
+            || known.interface_flags & interface_flags::NETWORK_FRAMES != 0,
+        inner: known.settings.flags & settings_flags::INNER != 0,
     };
     if common::read(frame, how, parsed) {
         return Ok(());
@@ -174,13 +196,14 @@ pub(crate) fn joined(scratch: &mut Scratch) -> &mut Scratch {
 
 /// Accounts the packet to its flow and returns its band.
 #[inline(always)]
-fn account<C: EbpfContext>(
+fn account<C: EbpfContext + Sender>(
     ctx: &C,
     known: Known,
     Kept { counts, budget }: &mut Kept,
     Scratch {
         parsed,
         step,
+        socket,
         features,
         ..
     }: &mut Scratch,
@@ -203,6 +226,7 @@ fn account<C: EbpfContext>(
             flow: &mut *flow,
             story,
             step: &mut *step,
+            socket,
             features,
         };
         page.turn(ctx, counts, budget);

@@ -8,7 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::qdisc::Saved;
+use crate::{
+    datapath::Order,
+    ingress::{Downlink, Ingress},
+    qdisc::{RootChoice, Saved},
+};
 
 /// Where the BPF file system is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -60,9 +64,12 @@ pub struct Record {
     pub name: String,
     /// Its index, which names its pins.
     pub ifindex: u32,
-    /// Rate of the hierarchy in bits per second.
-    pub rate_bps: u64,
-    /// Leaf qdisc in use.
+    /// Rate of the hierarchy in bits per second; `None` where nothing is shaped.
+    pub rate_bps: Option<u64>,
+    /// What stands at the root.
+    #[serde(default)]
+    pub root: RootChoice,
+    /// Leaf qdisc in use; where the root is kept, the qdisc that sorts.
     pub leaf: String,
     /// How egress is hooked.
     pub egress_hook: EgressHook,
@@ -72,6 +79,15 @@ pub struct Record {
     pub added_clsact: bool,
     /// The root qdisc to restore.
     pub saved: Saved,
+    /// Place of the egress program among others.
+    #[serde(default)]
+    pub order: Order,
+    /// What ingress was to do.
+    #[serde(default)]
+    pub ingress: Ingress,
+    /// How ingress is shaped.
+    #[serde(default)]
+    pub downlink: Option<Downlink>,
 }
 
 /// How the egress program is attached.

@@ -8,15 +8,18 @@
 //! file, [`deploy`] hands it to the kernel. [`learning`] runs that cycle, [`agent`] the tasks around it.
 //!
 //! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
-//! hooks) and [`qdisc`] (the hierarchy that the bands are served by); [`instance`] knows where
+//! hooks), [`acts`] (what a band does to a packet), [`qdisc`] (the hierarchy that the bands are served by) and [`ingress`]
+//! (what comes in); [`instance`] knows where
 //! everything is kept, [`status`] gathers it, [`journal`] writes down what was done and why.
 #![forbid(unsafe_code)]
 
+pub mod acts;
 pub mod agent;
 pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod ingress;
 pub mod instance;
 pub mod journal;
 pub mod learning;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::ABI_VERSION;
+use scheduler_common::{ABI_VERSION, counter::Counter};
 use serde::Serialize;
 
 use crate::{
     datapath::Datapath,
     instance::{EgressHook, IngressHook, Instance, Record},
     model::Registry,
-    qdisc::{self, BandStats},
+    qdisc::{self, BandStats, RootChoice},
     uplink::{self, UplinkError},
 };
 
@@ -29,6 +29,8 @@ pub struct Status {
     pub agent: Option<Agent>,
     /// The model that classifies; absent while aging rules.
     pub model: Option<ActiveModel>,
+    /// The flow table; absent while no programs are loaded.
+    pub flow_table: Option<FlowTable>,
     /// Interfaces that are up.
     pub interfaces: Vec<Interface>,
     /// Counters of the kernel programs by name.
@@ -61,6 +63,17 @@ pub struct ActiveModel {
     pub packets: u64,
 }
 
+/// The kernel's table of flows.
+#[derive(Debug, Serialize)]
+pub struct FlowTable {
+    /// Flows that it has room for.
+    pub entries: u32,
+    /// Flows that entered it.
+    pub created: u64,
+    /// Flows that lost their place while they were alive.
+    pub evicted: u64,
+}
+
 /// An interface that is up.
 #[derive(Debug, Serialize)]
 pub struct Interface {
@@ -70,15 +83,31 @@ pub struct Interface {
     pub ifindex: u32,
     /// Whether it still exists.
     pub present: bool,
-    /// Rate of the hierarchy, bits per second.
-    pub rate_bps: u64,
-    /// Queue of the bands.
+    /// Rate of the hierarchy, bits per second; absent where nothing is shaped.
+    pub rate_bps: Option<u64>,
+    /// What stands at the root: ours by kind, or `keep`.
+    pub root: RootChoice,
+    /// Queue of the bands; where the root is kept, the qdisc that sorts.
     pub leaf: String,
     /// Hook on egress.
     pub egress_hook: EgressHook,
     /// Hook on ingress; absent if ingress is not observed.
     pub ingress_hook: Option<IngressHook>,
     /// What the bands have carried.
+    pub bands: Vec<BandStats>,
+    /// The shaped downlink, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downlink: Option<ShapedDownlink>,
+}
+
+/// A downlink that is shaped.
+#[derive(Debug, Serialize)]
+pub struct ShapedDownlink {
+    /// The IFB device that it queues on.
+    pub device: String,
+    /// Rate of its hierarchy, bits per second.
+    pub rate_bps: u64,
+    /// What its bands have carried.
     pub bands: Vec<BandStats>,
 }
 
@@ -92,15 +121,22 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
     for record in instance.records()? {
         interfaces.push(interface(record).await?);
     }
-    let (model, counters) = match &datapath {
+    let (model, flow_table, counters) = match &datapath {
         Some(datapath) => {
             let counters = datapath.counters()?;
+            let table = flow_table(datapath, &counters)?;
             let named = counters
                 .into_iter()
                 .map(|(counter, value)| (counter.name(), value));
-            (active_model(instance, datapath)?, named.collect())
+            let acts = datapath.ingress_counters()?.into_iter();
+            let named = named.chain(acts.map(|(counter, value)| (counter.name(), value)));
+            (
+                active_model(instance, datapath)?,
+                Some(table),
+                named.collect(),
+            )
         }
-        None => (None, BTreeMap::new()),
+        None => (None, None, BTreeMap::new()),
     };
     Ok(Status {
         schema: SCHEMA,
@@ -108,8 +144,22 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         abi_version: ABI_VERSION,
         agent: instance.agent_pid().map(|pid| Agent { pid }),
         model,
+        flow_table,
         interfaces,
         counters,
+    })
+}
+
+fn flow_table(datapath: &Datapath, counters: &[(Counter, u64)]) -> Result<FlowTable, UplinkError> {
+    let count = |counter: Counter| {
+        counters
+            .get(counter as usize)
+            .map_or(0, |(_, value)| *value)
+    };
+    Ok(FlowTable {
+        entries: datapath.flow_entries()?,
+        created: count(Counter::FlowsCreated),
+        evicted: count(Counter::FlowsEvicted),
     })
 }
 
@@ -141,29 +191,43 @@ async fn interface(record: Record) -> Result<Interface, UplinkError> {
         name,
         ifindex,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,
+        downlink,
         ..
     } = record;
-    let bands = if present {
+    let stats = async |ifindex| {
+        if !present {
+            return Ok(Vec::new());
+        }
         qdisc::stats(ifindex)
             .await
             .map_err(|source| UplinkError::Qdisc {
                 interface: name.clone(),
                 source,
-            })?
-    } else {
-        Vec::new()
+            })
+    };
+    let bands = stats(ifindex).await?;
+    let downlink = match downlink {
+        Some(downlink) => Some(ShapedDownlink {
+            bands: stats(downlink.ifindex).await.unwrap_or_default(),
+            device: downlink.device,
+            rate_bps: downlink.rate_bps,
+        }),
+        None => None,
     };
     Ok(Interface {
         name,
         ifindex,
         present,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,
         bands,
+        downlink,
     })
 }

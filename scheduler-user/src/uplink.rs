@@ -7,11 +7,13 @@ use scheduler_common::settings::{Settings, settings_flags};
 use tracing::{info, warn};
 
 use crate::{
-    datapath::{Datapath, DatapathError, EgressChoice, Origin},
+    acts::{self, Acts},
+    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
-    instance::{EgressHook, Instance, InstanceError, Record},
+    ingress::{DownlinkError, Ingress, setup},
+    instance::{Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
-    qdisc::{self, LeafChoice, Plan, QdiscError, Restored, Saved},
+    qdisc::{self, LeafChoice, QdiscError, Restored, RootChoice, Saved},
 };
 
 /// Which model acts at first.
@@ -29,18 +31,37 @@ pub enum ModelChoice {
 /// What is wanted of an interface.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Link rate, bits per second.
-    pub rate_bps: u64,
+    /// Link rate, bits per second; only HTB has one, and must have it.
+    pub rate_bps: Option<u64>,
+    /// Root qdisc.
+    pub root: RootChoice,
     /// Queue of each band.
     pub leaf: LeafChoice,
     /// Hook on egress.
     pub egress: EgressChoice,
+    /// Place on egress among programs of others.
+    pub order: Order,
     /// Put an administrator's root qdisc aside.
     pub replace: bool,
     /// Schedule tunnelled packets by the flow inside; holds for all interfaces of the instance.
     pub inner: bool,
+    /// Acts besides, and priorities by hand; hold for all interfaces of the instance.
+    pub acts: Acts,
     /// Room of the flow table, if the programs are to be loaded.
     pub flow_entries: u32,
+    /// What to do with what comes in.
+    pub ingress: Ingress,
+}
+
+impl Wanted {
+    const fn hooking(&self) -> Hooking {
+        Hooking {
+            egress: self.egress,
+            order: self.order,
+            // A shaped downlink is seen where it is shaped.
+            ingress: self.ingress.rate_bps.is_none(),
+        }
+    }
 }
 
 /// What bringing up an interface came to.
@@ -50,7 +71,7 @@ pub enum Came {
     Up,
     /// It was up just so.
     AlreadyUp,
-    /// It was up and has another rate or leaf now.
+    /// It was up and has another rate, qdisc or acts now.
     Changed,
 }
 
@@ -93,6 +114,73 @@ pub enum UplinkError {
         /// Why.
         source: QdiscError,
     },
+    /// HTB without a rate, or a rate without HTB.
+    #[error(
+        "only htb shapes to a rate, and it needs one: pass `--rate` without `--qdisc`, or `--qdisc \
+         prio|ets|fq|keep` without `--rate`"
+    )]
+    RateAndRoot,
+    /// Departure times are asked for where nothing keeps them.
+    #[error(
+        "{interface}: `--pace` needs the fq qdisc, which keeps departure times, and {kind} stands there: pass \
+         `--qdisc fq`"
+    )]
+    NoPacing {
+        /// The interface.
+        interface: String,
+        /// Kind of its qdisc.
+        kind: String,
+    },
+    /// Another interface of the instance reads other priorities.
+    #[error(
+        "all interfaces of an instance share one table of priorities, and {other} needs another one \
+         ({theirs}; here {ours}): bring this one up under its own `--instance NAME`"
+    )]
+    OtherPriorities {
+        /// The other interface.
+        other: String,
+        /// What stands there.
+        theirs: String,
+        /// What stands here.
+        ours: String,
+    },
+    /// A shaped downlink has classes of HTB, and the uplink's priorities name others.
+    #[error(
+        "--ingress-rate shapes by htb, whose classes need priorities that another root ({root:?}) of {interface} would not \
+         understand: pass `--rate` as well"
+    )]
+    DownlinkNeedsRate {
+        /// The interface.
+        interface: String,
+        /// Its root qdisc.
+        root: RootChoice,
+    },
+    /// The downlink.
+    #[error("{interface}: {source}")]
+    Downlink {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: DownlinkError,
+    },
+    /// The ingress program has no place, and what was asked for needs it.
+    #[error(
+        "{interface} takes no ingress program, so --steer, --metadata and --police can't work: another \
+         XDP program is attached (`ip link set dev {interface} xdp off` removes it) or the driver \
+         takes none; or leave these options out"
+    )]
+    NoIngress {
+        /// The interface.
+        interface: String,
+    },
+    /// Packets can't be handed to other CPUs there.
+    #[error("{interface} can't steer: {why}; leave out --steer")]
+    CannotSteer {
+        /// The interface.
+        interface: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The model asked for.
     #[error(transparent)]
     Model(#[from] LoadError),
@@ -133,6 +221,15 @@ pub async fn up(
     interface: &str,
     wanted: &Wanted,
 ) -> Result<(Datapath, Origin, Came), UplinkError> {
+    if (wanted.root == RootChoice::Htb) != wanted.rate_bps.is_some() {
+        return Err(UplinkError::RateAndRoot);
+    }
+    if wanted.ingress.rate_bps.is_some() && wanted.root != RootChoice::Htb {
+        return Err(UplinkError::DownlinkNeedsRate {
+            interface: interface.to_owned(),
+            root: wanted.root,
+        });
+    }
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
@@ -147,8 +244,9 @@ pub async fn up(
         );
     }
     if origin != Origin::Adopted {
-        reattach_others(instance, &datapath, ifindex)?;
+        reattach_others(instance, &datapath, ifindex).await?;
     }
+    let before = datapath.settings()?;
     set_tunnels(&datapath, wanted.inner)?;
     let earlier = instance
         .records()?
@@ -163,6 +261,8 @@ pub async fn up(
         Err(error) => {
             if instance.records()?.is_empty() {
                 datapath.unload()?;
+            } else {
+                datapath.set_settings(&before)?;
             }
             Err(error)
         }
@@ -193,34 +293,49 @@ async fn bring_up(
         interface: interface.to_owned(),
         source,
     };
-    let installed = qdisc::install(ifindex, &plan(wanted))
+    let installed = acts::install_root(ifindex, wanted)
         .await
         .map_err(qdisc_error)?;
     let saved = installed.saved.unwrap_or_else(Saved::default);
-    let hooks = match datapath.attach((interface, ifindex), wanted.egress) {
+    let attached = match acts::set(instance, datapath, (interface, ifindex), wanted).await {
+        Ok(_changed) => datapath
+            .attach((interface, ifindex), wanted.hooking())
+            .map_err(UplinkError::from),
+        Err(error) => Err(error),
+    };
+    let hooks = match attached {
         Ok(hooks) => hooks,
         Err(error) => {
-            restore(ifindex, &saved, interface).await?;
-            return Err(error.into());
+            restore((interface, ifindex), wanted.root, &saved).await?;
+            return Err(error);
         }
     };
-    let record = Record {
+    let mut record = Record {
         name: interface.to_owned(),
         ifindex,
         rate_bps: wanted.rate_bps,
+        root: wanted.root,
         leaf: installed.leaf,
         egress_hook: hooks.egress,
         ingress_hook: hooks.ingress,
         added_clsact: hooks.added_clsact,
         saved,
+        order: wanted.order,
+        ingress: wanted.ingress.clone(),
+        downlink: None,
     };
-    if let Err(error) = instance.save_record(&record) {
+    let done = match setup::set_up(datapath, &mut record, wanted).await {
+        Ok(()) => instance.save_record(&record).map_err(UplinkError::from),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
         undo(datapath, &record).await?;
-        return Err(error.into());
+        return Err(error);
     }
     info!(
         interface,
-        rate = qdisc::format_rate(record.rate_bps),
+        rate = record.rate_bps.map(qdisc::format_rate),
+        root = ?record.root,
         leaf = record.leaf,
         egress = ?record.egress_hook,
         ingress = ?record.ingress_hook,
@@ -238,43 +353,43 @@ async fn refresh(
     origin: Origin,
 ) -> Result<Came, UplinkError> {
     let ifindex = record.ifindex;
-    let hook_gone = record.egress_hook == EgressHook::Tcx && !datapath.has_egress_link(ifindex);
-    if hook_gone || origin != Origin::Adopted {
-        datapath.detach(&record)?;
-        let hooks = datapath.attach((interface, ifindex), wanted.egress)?;
-        record.egress_hook = hooks.egress;
-        record.ingress_hook = hooks.ingress;
-        record.added_clsact |= hooks.added_clsact;
-    }
+    let as_before = record.order == wanted.order && record.ingress == wanted.ingress;
+    setup::rehook(datapath, &mut record, wanted.hooking(), origin)?;
     let qdisc_error = |source| UplinkError::Qdisc {
         interface: interface.to_owned(),
         source,
     };
     let before = qdisc::is_installed(ifindex).await.map_err(qdisc_error)?;
-    let installed = qdisc::install(ifindex, &plan(wanted))
+    let other_root = record.root != wanted.root;
+    if other_root {
+        // Each root goes with what it stands for; the next one finds the interface as it was.
+        restore((interface, ifindex), record.root, &record.saved).await?;
+        record.saved = Saved::default();
+        record.root = wanted.root;
+        instance.save_record(&record)?;
+    }
+    let installed = acts::install_root(ifindex, wanted)
         .await
         .map_err(qdisc_error)?;
     if let Some(saved) = installed.saved {
         record.saved = saved;
     }
-    let same = before
-        .is_some_and(|state| state.rate_bps == wanted.rate_bps && state.leaf == installed.leaf);
+    let other_acts = acts::set(instance, datapath, (interface, ifindex), wanted).await?;
+    let same_rate = before.map(|state| state.rate_bps) == wanted.rate_bps;
+    let same =
+        same_rate && record.leaf == installed.leaf && !other_root && !other_acts && as_before;
     record.rate_bps = wanted.rate_bps;
     record.leaf = installed.leaf;
+    record.order = wanted.order;
+    record.ingress = wanted.ingress.clone();
+    let set_up = setup::set_up(datapath, &mut record, wanted).await;
     instance.save_record(&record)?;
+    set_up?;
     Ok(if same { Came::AlreadyUp } else { Came::Changed })
 }
 
-fn plan(wanted: &Wanted) -> Plan {
-    Plan {
-        leaf: wanted.leaf,
-        replace: wanted.replace,
-        ..Plan::new(wanted.rate_bps)
-    }
-}
-
 /// After a fresh load the other interfaces have lost their hooks.
-fn reattach_others(
+async fn reattach_others(
     instance: &Instance,
     datapath: &Datapath,
     ifindex: u32,
@@ -283,12 +398,18 @@ fn reattach_others(
         if record.ifindex == ifindex || !is_present(&record) {
             continue;
         }
-        let choice = match record.egress_hook {
-            EgressHook::Tcx => EgressChoice::Tcx,
-            EgressHook::Clsact => EgressChoice::Clsact,
+        let hooking = Hooking {
+            egress: record.egress_hook.into(),
+            order: record.order,
+            ingress: record.downlink.is_none(),
         };
         datapath.detach(&record)?;
-        let hooks = datapath.attach((&record.name, record.ifindex), choice)?;
+        setup::tell_programs(datapath, &record).await?;
+        let hooks = datapath.attach((&record.name, record.ifindex), hooking)?;
+        if let Some(downlink) = &record.downlink {
+            let ifb = (downlink.device.as_str(), downlink.ifindex);
+            datapath.attach_egress(ifb, downlink.hook.into(), Order::First)?;
+        }
         record.ingress_hook = hooks.ingress;
         record.added_clsact |= hooks.added_clsact;
         instance.save_record(&record)?;
@@ -312,9 +433,11 @@ async fn forget_stale(
         record.ifindex != ifindex && record.name == interface && !is_present(record)
     });
     for record in stale {
-        if let Some(datapath) = Datapath::open(instance)? {
+        let datapath = Datapath::open(instance)?;
+        if let Some(datapath) = &datapath {
             datapath.detach(record)?;
         }
+        setup::take_off(datapath.as_ref(), record).await?;
         instance.remove_record(record.ifindex)?;
         info!(
             interface,
@@ -344,6 +467,7 @@ pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkEr
         Err(DatapathError::AbiVersion { .. }) => None,
         Err(error) => return Err(error.into()),
     };
+    setup::take_off(datapath.as_ref(), &record).await?;
     if let Some(datapath) = &datapath {
         datapath.detach(&record)?;
     }
@@ -383,7 +507,8 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
         );
         return Ok(None);
     }
-    let restored = restore(record.ifindex, &record.saved, &record.name).await?;
+    let on = (record.name.as_str(), record.ifindex);
+    let restored = restore(on, record.root, &record.saved).await?;
     if record.added_clsact {
         let removed = qdisc::remove_clsact(record.ifindex)
             .await
@@ -403,11 +528,19 @@ async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
 }
 
 async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
+    setup::take_off(Some(datapath), record).await?;
     datapath.detach(record)?;
     take_off(record).await.map(drop)
 }
 
-async fn restore(ifindex: u32, saved: &Saved, interface: &str) -> Result<Restored, UplinkError> {
+async fn restore(
+    (interface, ifindex): (&str, u32),
+    root: RootChoice,
+    saved: &Saved,
+) -> Result<Restored, UplinkError> {
+    if root == RootChoice::Keep {
+        return Ok(Restored::AlreadyGone);
+    }
     qdisc::restore(ifindex, saved)
         .await
         .map_err(|source| UplinkError::Qdisc {

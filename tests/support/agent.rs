@@ -112,7 +112,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The binary for this instance, with these arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command
             .args(["--instance", self.instance.name()])

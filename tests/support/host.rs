@@ -7,14 +7,14 @@ use scheduler_common::{
     class::class_handle,
     counter::{Counter, GENERATION_SLOTS, Skip},
     features::SLOTS,
-    flow::{Flow, Hashing, Story, half_flags},
+    flow::{Flow, Hashing, Story, TICK_SHIFT, half_flags},
     history::HistoryEntry,
     sample::{Hook, Sample, SampleKind},
     settings::{Settings, settings_flags},
     tree::Table,
 };
 use scheduler_ebpf::{
-    features,
+    features::{self, Socket},
     flow::{self, Cause, Ended, Step, event},
     fragment::{self, FirstFragment, FragmentKey, Kind},
     hash::{self, Identity},
@@ -253,7 +253,7 @@ impl Twin {
             (None, _) => real.1.first_ns,
             (Some(_), Some(sample)) => sample.time_ns,
             // The client's packet that ends the handshake leaves no other trace.
-            (Some(_), None) => real.1.first_ns + u64::from(real.1.rtt_us) * 1000,
+            (Some(_), None) => real.1.first_ns + ns_of(real.1.rtt_us),
         };
         self.latest = Clocks {
             coarse_ticks,
@@ -327,7 +327,9 @@ impl Pass<'_> {
         self.counters.push(Counter::DecisionPoints);
         let half = step.half as usize;
         let mut features = [0; SLOTS];
-        features::extract(headers, (flow, story), step, &mut features);
+        // A test run has no TCP socket.
+        let socket = Socket::default();
+        features::extract(headers, (flow, story), (step, &socket), &mut features);
         let (own, page) = (&mut flow.halves[half], &mut story.halves[half]);
         let (mut generation, mut predicted_log2_q8) = (0, 0);
         if self.hook == Hook::Egress {
@@ -443,6 +445,13 @@ fn how(settings: &Settings, passing: &Passing) -> How {
         network_frames: settings.flags & settings_flags::NETWORK_FRAMES != 0,
         inner: settings.flags & settings_flags::INNER != 0,
     }
+}
+
+/// The earliest time that the programs count as so many microseconds.
+fn ns_of(us: u32) -> u64 {
+    let near = (u64::from(us) * 1000) >> TICK_SHIFT;
+    let ticks = (near.saturating_sub(2)..).find(|ticks| flow::to_us(*ticks as u32) >= us);
+    ticks.expect("ticks have no end") << TICK_SHIFT
 }
 
 fn expected(

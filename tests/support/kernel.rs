@@ -79,7 +79,17 @@ impl Programs {
     ///
     /// When the kernel does not make a packet of these bytes at all.
     pub(crate) fn push(&self, passing: &Passing) -> io::Result<(u32, u32)> {
+        self.push_often(passing, 1)
+    }
+
+    /// Runs one packet `times` in a row without coming back; the answer is that of the last time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::push`].
+    pub(crate) fn push_often(&self, passing: &Passing, times: u32) -> io::Result<(u32, u32)> {
         let mut options = TestRunOptions::new();
+        options.repeat = times;
         options.data_in = Some(&passing.frame);
         let mut context = [0; SKB_BYTES];
         let mut after = [0; SKB_BYTES];
@@ -104,9 +114,13 @@ impl Programs {
 
 impl Kernel {
     pub(crate) fn load(settings: &Settings) -> Self {
+        Self::with_entries(settings, DEFAULT_ENTRIES)
+    }
+
+    /// With a flow table of `entries`, or the next power of two.
+    pub(crate) fn with_entries(settings: &Settings, entries: u32) -> Self {
         let instance = OwnInstance::new();
-        let (datapath, origin) =
-            Datapath::open_or_load(&instance, settings, DEFAULT_ENTRIES).unwrap();
+        let (datapath, origin) = Datapath::open_or_load(&instance, settings, entries).unwrap();
         assert_eq!(origin, Origin::Loaded);
         let flows = MapData::from_pin(instance.pins().join("maps").join(names::FLOWS)).unwrap();
         let mut kernel = Self {
@@ -149,6 +163,15 @@ impl Kernel {
         self.programs.push(passing)
     }
 
+    /// Runs one packet `times` in a row without coming back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub(crate) fn push_often(&self, passing: &Passing, times: u32) -> io::Result<(u32, u32)> {
+        self.programs.push_often(passing, times)
+    }
+
     /// The programs once more, for another thread.
     pub(crate) fn programs(&self) -> Programs {
         Programs::open(&self.instance)
@@ -156,12 +179,25 @@ impl Kernel {
 
     /// Entry and story of a flow.
     pub(crate) fn flow(&self, tag: u64) -> Option<(Flow, Story)> {
-        let set = self
-            .flows
-            .get(&hash::set_of(tag, &self.hashing), 0)
-            .unwrap();
-        let way = flow::find(&set.flows, tag, 0)?;
+        let set = self.set(hash::set_of(tag, &self.hashing));
+        let way = flow::find(&set.flows, tag, hash::first_way(tag))?;
         Some((set.flows[way], set.stories[way]))
+    }
+
+    /// One set of the flow table.
+    pub(crate) fn set(&self, index: u32) -> FlowSet {
+        self.flows.get(&index, 0).unwrap()
+    }
+
+    /// Turns the flow's clock back, as if it had been silent for longer by `ticks`.
+    pub(crate) fn age(&mut self, tag: u64, ticks: u32) {
+        let index = hash::set_of(tag, &self.hashing);
+        let mut set = self.set(index);
+        let way = flow::find(&set.flows, tag, hash::first_way(tag)).expect("the flow has an entry");
+        for half in &mut set.flows[way].halves {
+            half.last_ticks = half.last_ticks.wrapping_sub(ticks);
+        }
+        self.flows.set(index, set, 0).unwrap();
     }
 
     /// Which flow the packet belongs to, and its direction.

@@ -1,13 +1,16 @@
 //! What several integration tests need.
 
 pub(crate) mod agent;
+pub(crate) mod branch;
 pub(crate) mod captures;
 pub(crate) mod frames;
+pub(crate) mod guests;
 pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod packets;
 pub(crate) mod peer;
 pub(crate) mod tables;
+pub(crate) mod tunnel;
 
 use std::{
     env, fs,

@@ -214,11 +214,7 @@ impl Table {
         match self.trees {
             0 => None,
             1 => Some(self.walk_one(features)),
-            _ => Some(match self.steps {
-                0..=3 => self.walk_all::<3>(features),
-                4 => self.walk_all::<4>(features),
-                _ => self.walk_all::<MAX_STEPS>(features),
-            }),
+            _ => Some(self.walk_all(features)),
         }
     }
 
@@ -234,10 +230,9 @@ impl Table {
         self.leaf(at)
     }
 
-    /// Its `STEPS` are known to the compiler: a loop that ends on what the table says would be verified once for
-    /// each way out of it, and those of the quads behind it once for each of these.
+    /// The loop ends at what the table says; the verifier joins its ways out, for a place is a number of any size to it.
     #[inline(always)]
-    fn walk_all<const STEPS: u32>(&self, features: &Features) -> Leaf {
+    fn walk_all(&self, features: &Features) -> Leaf {
         let (mut log2_sum, mut sigma_sum) = (0u64, 0u64);
         for quad in 0..(MAX_TREES / LANES) {
             let first = quad * LANES;
@@ -246,7 +241,10 @@ impl Table {
             }
             let root = (first * size_of::<Block>()) as u64;
             let [mut a, mut b, mut c, mut d] = [root, root + 16, root + 32, root + 48];
-            for _ in 0..STEPS {
+            for step in 0..MAX_STEPS {
+                if step >= self.steps {
+                    break;
+                }
                 a = self.step(a, features);
                 b = self.step(b, features);
                 c = self.step(c, features);

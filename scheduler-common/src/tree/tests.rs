@@ -83,7 +83,10 @@ fn faults_are_found() {
     assert_eq!(fault(|t| t.abi_version = 99), TableError::AbiVersion(99));
     assert_eq!(fault(|t| t.depth = 13), TableError::TooLarge);
     assert_eq!(fault(|t| t.trees = 17), TableError::TooLarge);
-    assert_eq!(fault(|t| t.block_count = 4097), TableError::TooLarge);
+    assert_eq!(
+        fault(|t| t.block_count = MAX_BLOCKS as u32 + 1),
+        TableError::TooLarge
+    );
     assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.mean_factor -= 1),

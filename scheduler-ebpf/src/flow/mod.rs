@@ -44,7 +44,7 @@ pub enum Cause {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Ended {
-    /// Why; [`Cause::None`] if none did.
+    /// Why; if [`Cause::None`], none did, and the rest is of no use.
     pub cause: Cause,
     /// Its number in its direction.
     pub message: u32,
@@ -95,7 +95,7 @@ pub struct Step {
     pub new_bytes: u32,
     /// Bits of [`event`].
     pub events: u32,
-    /// See the feature of that name; set by [`turn_page`], as all below.
+    /// See the feature of that name; set by [`turn_page`], as all below, of which nothing holds before.
     pub gap_us: u32,
     /// Age of the flow.
     pub age_us: u32,
@@ -213,13 +213,15 @@ pub fn turn_page(
     step: &mut Step,
 ) {
     let (own, other) = (step.half as usize & 1, (step.half as usize & 1) ^ 1);
-    step.own_end = Ended::default();
-    step.other_end = Ended::default();
+    step.own_end.cause = Cause::None;
+    step.other_end.cause = Cause::None;
     step.gap_us = 0;
     if step.has(event::ENTERED) {
         table::begin_story(story, headers, step.half, now_ns);
     }
-    step.age_us = saturate(now_ns.saturating_sub(story.first_ns) / 1000);
+    step.age_us = to_us(saturate(
+        now_ns.saturating_sub(story.first_ns) >> TICK_SHIFT,
+    ));
     if step.has(event::HANDSHAKE) {
         learn_service(flow, story, headers, step);
     }
@@ -406,9 +408,11 @@ const fn later(a_ticks: u32, b_ticks: u32) -> u32 {
     }
 }
 
+/// Microseconds of so many ticks, saturated.
 #[inline(always)]
-const fn to_us(ticks: u32) -> u32 {
-    saturate(((ticks as u64) << TICK_SHIFT) / 1000)
+pub const fn to_us(ticks: u32) -> u32 {
+    // 1.024, to 2 in a million: the kernel's instruction set divides slowly.
+    saturate(ticks as u64 + ((ticks as u64 * 3146) >> 17))
 }
 
 /// The value as `u32`, at most `u32::MAX`.

@@ -1,8 +1,11 @@
 //! A flow's place among the entries of its set.
 
-use scheduler_common::flow::{DEAD_TICKS, Flow, Half, Story, StoryHalf, WAYS};
+use scheduler_common::flow::{DEAD_TICKS, Flow, Half, Story, WAYS};
 
-use crate::{flow::elapsed, parse::Headers};
+use crate::parse::Headers;
+
+/// Another CPU's clock may have been ahead of this one's by less than that.
+const LATE_TICKS: u32 = 1 << 10;
 
 /// Index of the flow's entry in its set.
 ///
@@ -37,15 +40,17 @@ pub fn victim(flows: &[Flow; WAYS], first_way: u32, now_ticks: u32) -> usize {
 /// Whether the flow of an entry has had traffic of late, so that losing its place costs it its message.
 #[inline(always)]
 pub fn is_alive(flow: &Flow, now_ticks: u32) -> bool {
-    flow.tag != 0 && idle(flow, now_ticks) < DEAD_TICKS
+    flow.tag != 0 && idle(flow, now_ticks) < DEAD_TICKS + LATE_TICKS
 }
 
+/// Ticks since the flow's latest payload in either direction, and [`LATE_TICKS`].
 #[inline(always)]
 fn idle(flow: &Flow, now_ticks: u32) -> u32 {
     let [a, b] = &flow.halves;
+    let now_ticks = now_ticks.wrapping_add(LATE_TICKS);
     let (a_ticks, b_ticks) = (
-        elapsed(now_ticks, a.last_ticks),
-        elapsed(now_ticks, b.last_ticks),
+        now_ticks.wrapping_sub(a.last_ticks),
+        now_ticks.wrapping_sub(b.last_ticks),
     );
     a_ticks.min(b_ticks)
 }
@@ -68,26 +73,19 @@ pub(super) fn begin_story(story: &mut Story, headers: &Headers, half: u32, now_n
     // Until a handshake tells, the lower port is taken for the service's.
     let from_service = headers.src_port < headers.dst_port;
     let service_half = if from_service { half } else { half ^ 1 };
-    let page = StoryHalf {
-        message: 0,
-        previous_bytes: 0,
-        turnaround_us: 0,
-        predicted_bytes: 0,
-        looked_ticks: 0,
-        history_log2_q8: [0, 0],
+    // Field by field, and no more than is read before a message begins: what the flow before left in the others
+    // says nothing while no message has a number.
+    story.first_ns = now_ns;
+    story.rtt_us = 0;
+    story.service_port = if from_service {
+        headers.src_port
+    } else {
+        headers.dst_port
     };
-    *story = Story {
-        first_ns: now_ns,
-        rtt_us: 0,
-        service_port: if from_service {
-            headers.src_port
-        } else {
-            headers.dst_port
-        },
-        service_half: service_half as u8,
-        service_known: 0,
-        halves: [page, page],
-    };
+    story.service_half = service_half as u8;
+    story.service_known = 0;
+    story.halves[0].message = 0;
+    story.halves[1].message = 0;
 }
 
 #[cfg(test)]
@@ -103,8 +101,8 @@ mod tests {
     #[test]
     fn a_flow_is_found_in_any_entry_and_nobody_else_is() {
         let mut flows = [Flow::default(); WAYS];
-        for way in 0..WAYS {
-            flows[way] = flow(way as u64 + 10, 0);
+        for (way, place) in flows.iter_mut().enumerate() {
+            *place = flow(way as u64 + 10, 0);
         }
         for first_way in 0..9 {
             for way in 0..WAYS {

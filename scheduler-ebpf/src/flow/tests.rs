@@ -123,7 +123,7 @@ fn the_handshake_tells_service_and_round_trip() {
         (state.service_port, state.service_half, state.service_known),
         (80, 1, 1)
     );
-    assert_eq!(state.rtt_us, 10_000);
+    assert!((9_998..=10_000).contains(&state.rtt_us), "{state:?}");
     assert_eq!(wire.page(0).message, 0);
 }
 

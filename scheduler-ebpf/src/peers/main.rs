@@ -16,17 +16,22 @@ mod action;
 mod context;
 #[path = "../count.rs"]
 mod count;
+#[path = "../interface.rs"]
+mod interface;
 mod lookups;
 #[path = "../maps.rs"]
 mod maps;
 #[path = "../page.rs"]
 mod page;
+#[expect(dead_code, reason = "the bench's programs do not act on ingress")]
 #[path = "../path.rs"]
 mod path;
 mod replay;
 #[path = "../sample.rs"]
 mod sample;
 mod sink;
+#[path = "../socket.rs"]
+mod socket;
 mod spread;
 mod textbook;
 #[path = "../tree.rs"]

@@ -5,9 +5,11 @@ use scheduler_common::features::Features;
 
 use crate::{maps::Scratch, path::Between};
 
-/// 1 lets the spread act; read-only data, so that 0 leaves no instruction of it.
+/// 1 lets the spread act; read-only data, so that another number leaves no instruction of it. Not 0, which LLVM would
+/// merge with the keys that maps are looked up by.
 #[unsafe(no_mangle)]
-static SPREAD_ON: u32 = 0;
+static SPREAD_ON: u32 = OFF;
+const OFF: u32 = 0xffff_fffc;
 
 /// How flows are drawn; userspace writes it as five 64-bit words.
 #[repr(C)]
@@ -46,7 +48,7 @@ impl Between for On {
 #[inline(always)]
 pub(crate) fn apply(scratch: &mut Scratch) {
     // SAFETY: initialised read-only data; volatile keeps the value that was set at load.
-    if unsafe { core::ptr::read_volatile(&raw const SPREAD_ON) } == 0 {
+    if unsafe { core::ptr::read_volatile(&raw const SPREAD_ON) } != 1 {
         return;
     }
     let Some(spread) = SPREAD.get_ptr_mut(0) else {

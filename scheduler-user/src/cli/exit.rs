@@ -71,6 +71,7 @@ impl Exit {
         match cause.downcast_ref() {
             Some(UplinkError::Qdisc { source, .. }) => return Self::of_cause(source),
             Some(UplinkError::Instance(source)) => return Self::of_cause(source),
+            Some(UplinkError::RateAndRoot) => return Some(Self::Usage),
             Some(UplinkError::Model(_) | UplinkError::Deploy(_)) => return Some(Self::BadModel),
             Some(UplinkError::Datapath(source)) => return Self::of_cause(source),
             _ => {}

@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and what each verb does.
 
+mod acts;
 mod exit;
+mod ingress;
 mod logs;
 mod model;
 mod run;
@@ -12,11 +14,13 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
+use self::acts::ActArgs;
 pub use self::exit::Exit;
+use self::ingress::IngressArgs;
 use crate::{
-    datapath::EgressChoice,
+    datapath::{EgressChoice, Order},
     instance::Instance,
-    qdisc::{self, LeafChoice},
+    qdisc::{self, LeafChoice, RootChoice},
     uplink::{ModelChoice, Wanted},
 };
 
@@ -72,7 +76,13 @@ enum Verb {
     #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
-    #[command(after_help = "Example:\n  treeline up eth0 --rate 95mbit --model none")]
+    #[command(
+        after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
+                      treeline up wan0 --rate 38mbit --ingress-rate 95mbit   the downlink, too\n  \
+                      treeline up eth0                              use the queue that eth0 has\n  \
+                      treeline up eth0 --qdisc fq --pace 7=20mbit   hold the longest back to 20 Mbit/s\n  \
+                      treeline up eth0 --rate 95mbit --dscp         mark the longest as lower effort"
+    )]
     Up {
         /// Interface to schedule.
         #[arg(value_name = "IFACE")]
@@ -142,8 +152,14 @@ struct RunArgs {
 #[derive(Debug, Args)]
 struct UplinkArgs {
     /// Rate to shape to, a little below the link's: 100mbit, 1.5gbit, 800kbit.
+    ///
+    /// Without it nothing is shaped, and the queue that stands on the interface is told which packets go
+    /// first. That helps where it fills, and not where the queue that fills is in a modem or router behind.
     #[arg(long, value_parser = parse_rate)]
-    rate: u64,
+    rate: Option<u64>,
+    /// Root qdisc [default: htb with `--rate`, keep without].
+    #[arg(long, value_enum, value_name = "KIND")]
+    qdisc: Option<RootChoice>,
     /// Model to begin with: `latest`, `none` (aging alone), or a model file.
     #[arg(long, value_parser = parse_model, default_value = "latest", value_name = "MODEL")]
     model: ModelChoice,
@@ -153,6 +169,9 @@ struct UplinkArgs {
     /// Hook on egress.
     #[arg(long, value_enum, default_value_t = EgressChoice::Auto)]
     egress_hook: EgressChoice,
+    /// Place on egress among programs of others, which all go on running.
+    #[arg(long, value_enum, default_value_t = Order::First)]
+    order: Order,
     /// Schedule VXLAN, Geneve, GRE and IP-in-IP packets by the flow inside the tunnel.
     #[arg(long)]
     inner: bool,
@@ -170,6 +189,10 @@ struct UplinkArgs {
     /// Put aside a root qdisc that an administrator has set; `down` restores it.
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    acts: ActArgs,
+    #[command(flatten)]
+    ingress: IngressArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -189,13 +212,22 @@ impl UplinkArgs {
             Leaf::Pfifo => LeafChoice::Pfifo,
             Leaf::FqCodel => LeafChoice::FqCodel,
         };
+        let by_default = if self.rate.is_some() {
+            RootChoice::Htb
+        } else {
+            RootChoice::Keep
+        };
         Wanted {
             rate_bps: self.rate,
+            root: self.qdisc.unwrap_or(by_default),
             leaf,
             egress: self.egress_hook,
+            order: self.order,
             replace: self.replace,
             inner: self.inner,
+            acts: self.acts.acts(),
             flow_entries: self.flows,
+            ingress: self.ingress.wanted(),
         }
     }
 }
@@ -324,6 +356,10 @@ mod tests {
             refused(&["run", "eth0", "--rate", "1mbit", "--sample-one-in", "3"]).contains("power")
         );
         assert!(refused(&["down"]).contains("IFACE"));
+        let up = |more: &[&str]| refused(&[&["up", "eth0", "--rate", "1mbit"], more].concat());
+        assert!(up(&["--steer", "urgent=0"]).contains("bulk=1-3"));
+        assert!(up(&["--police", "9=1mbit"]).contains("0 to 7"));
+        assert!(up(&["--ingress-rate", "1mbit", "--metadata"]).contains("cannot be used with"));
         assert!(refused(&["statsu"]).contains("status"));
     }
 }

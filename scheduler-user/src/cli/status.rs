@@ -4,7 +4,7 @@ use super::{Format, print, print_json, runtime};
 use crate::{
     instance::Instance,
     model::human_bytes,
-    qdisc::format_rate,
+    qdisc::{BandStats, RootChoice, format_rate},
     status::{Interface, Status, gather},
 };
 
@@ -26,6 +26,7 @@ fn text(status: &Status) -> String {
         abi_version: _,
         agent,
         model,
+        flow_table,
         interfaces,
         counters,
     } = status;
@@ -41,6 +42,12 @@ fn text(status: &Status) -> String {
         ),
         None => "model    none: bytes already sent decide (aging)".to_owned(),
     });
+    lines.extend(flow_table.as_ref().map(|table| {
+        format!(
+            "flows    table of {}, {} created, {} evicted alive",
+            table.entries, table.created, table.evicted
+        )
+    }));
     if interfaces.is_empty() {
         lines.push("no interface is up; `treeline up IFACE --rate RATE` brings one up".to_owned());
     }
@@ -62,26 +69,40 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
     let Interface {
         name,
         rate_bps,
+        root,
         leaf,
         egress_hook,
         ingress_hook,
         present,
         bands,
+        downlink,
         ..
     } = interface;
-    let rate = format_rate(*rate_bps);
-    let ingress = match ingress_hook {
-        Some(hook) => format!("{hook:?}"),
-        None => "not observed".to_owned(),
+    let served = served(*root, *rate_bps, leaf);
+    let ingress = match (ingress_hook, downlink) {
+        (Some(hook), _) => format!("{hook:?}"),
+        (None, Some(downlink)) => format!("shaped through {}", downlink.device),
+        (None, None) => "not observed".to_owned(),
     };
     let mut lines = vec![format!(
-        "{name}: {rate}, leaf {leaf}, egress {egress_hook:?}, ingress {ingress}{}",
+        "{name}: {served}, egress {egress_hook:?}, ingress {ingress}{}",
         if *present {
             ""
         } else {
             " — the interface is gone, `treeline down` clears it"
         }
     )];
+    lines.extend(band_lines(bands));
+    if let Some(downlink) = downlink {
+        let rate = format_rate(downlink.rate_bps);
+        lines.push(format!("{} (ingress of {name}): {rate}", downlink.device));
+        lines.extend(band_lines(&downlink.bands));
+    }
+    lines
+}
+
+fn band_lines(bands: &[BandStats]) -> Vec<String> {
+    let mut lines = Vec::new();
     if !bands.is_empty() {
         lines.push(format!(
             "  {:>4} {:>12} {:>12} {:>10} {:>10}",
@@ -99,4 +120,14 @@ fn interface_lines(interface: &Interface) -> Vec<String> {
         )
     }));
     lines
+}
+
+/// How an interface's packets are served.
+pub(super) fn served(root: RootChoice, rate_bps: Option<u64>, leaf: &str) -> String {
+    match (root, rate_bps) {
+        (_, Some(rate_bps)) => format!("{}, leaf {leaf}", format_rate(rate_bps)),
+        (RootChoice::Keep, None) => format!("its own {leaf}"),
+        (RootChoice::Fq, None) => "fq".to_owned(),
+        (root, None) => format!("{}, leaf {leaf}", root.kind().unwrap_or_default()),
+    }
 }

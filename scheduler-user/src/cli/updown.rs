@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::{Format, Leaf, UplinkArgs, print, print_json, runtime};
 use crate::{
+    acts,
     instance::Instance,
     journal,
-    qdisc::format_rate,
-    uplink::{self, Came, Went},
+    qdisc::{RootChoice, format_rate},
+    uplink::{self, Came, Wanted, Went},
 };
 
 /// What the two verbs print as JSON.
@@ -44,14 +45,18 @@ pub(super) fn up(
     journal::start("warn", None);
     let (came, generation) = runtime()?.block_on(bring_up(instance, interface, how))?;
     let leaf = leaf_of(instance, interface)?;
-    let rate = format_rate(how.rate);
+    let wanted = how.wanted();
+    let mut place = match wanted.rate_bps {
+        Some(rate) => format!("at {}", format_rate(rate)),
+        None => mapped(interface, &wanted)?,
+    };
+    if let Some(rate) = wanted.ingress.rate_bps {
+        place.push_str(&format!(" out and {} in", format_rate(rate)));
+    }
     let (word, text) = match came {
-        Came::Up => ("up", format!("{interface} is up at {rate}")),
-        Came::AlreadyUp => ("already-up", format!("{interface} is already up at {rate}")),
-        Came::Changed => (
-            "changed",
-            format!("{interface} was up and is now at {rate}"),
-        ),
+        Came::Up => ("up", format!("{interface} is up {place}")),
+        Came::AlreadyUp => ("already-up", format!("{interface} is already up {place}")),
+        Came::Changed => ("changed", format!("{interface} was up and is now {place}")),
     };
     match format {
         Format::Json => print_json(&Outcome {
@@ -60,7 +65,8 @@ pub(super) fn up(
             ..Outcome::new(interface, word)
         }),
         Format::Text => {
-            let lacks = if how.leaf == Leaf::Auto && leaf != "fq_codel" {
+            let has_leaves = !matches!(wanted.root, RootChoice::Keep | RootChoice::Fq);
+            let lacks = if has_leaves && how.leaf == Leaf::Auto && leaf != "fq_codel" {
                 " (this kernel lacks fq_codel)"
             } else {
                 ""
@@ -69,13 +75,27 @@ pub(super) fn up(
                 Some(generation) => format!("model {generation}"),
                 None => "aging".to_owned(),
             };
+            let leaf = if has_leaves {
+                format!(", leaf {leaf}{lacks}")
+            } else {
+                String::new()
+            };
             print(&format!(
-                "{text}, scheduled by {ruler}, leaf {leaf}{lacks}; \
-                 undo with `treeline down {interface}`"
+                "{text}, scheduled by {ruler}{leaf}; undo with `treeline down {interface}`"
             ));
             Ok(())
         }
     }
+}
+
+/// How the bands are told to a root that does not shape.
+fn mapped(interface: &str, wanted: &Wanted) -> anyhow::Result<String> {
+    let ifindex = uplink::index_of(interface)?;
+    let mapping = runtime()?.block_on(acts::mapping_on(interface, ifindex, &wanted.acts))?;
+    Ok(match mapping.priorities {
+        Some(_) => format!("on {}", mapping.described),
+        None => format!("without priorities ({})", mapping.described),
+    })
 }
 
 /// Queue of the bands on an interface that has just come up.

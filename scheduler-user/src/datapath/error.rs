@@ -23,6 +23,18 @@ pub enum DatapathError {
         /// What aya said.
         source: Box<EbpfError>,
     },
+    /// The flow table is larger than the memory that the kernel can give.
+    #[error(
+        "the kernel has no {mib} MiB for a table of {flow_entries} flows; ask for fewer with --flows"
+    )]
+    NoMemory {
+        /// Flows that the table was to have room for.
+        flow_entries: u32,
+        /// Its size.
+        mib: u64,
+        /// What aya said.
+        source: Box<EbpfError>,
+    },
     /// The object lacks a part: a broken build.
     #[error("the eBPF object has no {name}; this build of treeline is broken")]
     MissingInObject {
@@ -92,6 +104,14 @@ pub enum DatapathError {
     AbiVersion {
         /// The version of what is pinned.
         found: u32,
+    },
+    /// A CPU that this machine does not have.
+    #[error("there is no CPU {cpu} here: they are 0 to {}; see `lscpu`", present.saturating_sub(1))]
+    NoSuchCpu {
+        /// The CPU that was named.
+        cpu: u32,
+        /// How many there are.
+        present: u32,
     },
     /// A table that the kernel must not see.
     #[error("the model's table is not sound: {fault:?}")]

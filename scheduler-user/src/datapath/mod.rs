@@ -5,19 +5,21 @@
 
 mod attach;
 mod error;
+mod ingress;
 mod maps;
+mod types;
 
 use std::{fs, path::PathBuf};
 
 use aya::{
-    EbpfLoader,
-    maps::{MapData, RingBuf},
+    EbpfError, EbpfLoader,
+    maps::{MapData, MapError, RingBuf},
     programs::{ProgramInfo, SchedClassifier, Xdp},
 };
-use nix::{mount::MsFlags, sys::statfs};
+use nix::{errno::Errno, mount::MsFlags, sys::statfs};
 use scheduler_common::{
     ABI_VERSION,
-    flow::{Hashing, MAX_ENTRIES, WAYS},
+    flow::{FlowSet, Hashing, MAX_ENTRIES, WAYS},
     names,
     sample::Sample,
     settings::{Act, Settings},
@@ -25,7 +27,7 @@ use scheduler_common::{
 };
 
 pub use self::{
-    attach::{EgressChoice, Hooks},
+    attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
     maps::ActiveTable,
 };
@@ -128,12 +130,17 @@ impl Datapath {
     }
 
     fn load_and_pin(&self, settings: &Settings, sets: u32) -> Result<(), DatapathError> {
-        let mut ebpf = EbpfLoader::new()
+        let write_seq_offset = types::member_offset("tcp_sock", "write_seq");
+        let mut loader = EbpfLoader::new();
+        if let Some(offset) = &write_seq_offset {
+            // Without it the programs ask sockets less.
+            loader.override_global("WRITE_SEQ_OFFSET", offset, true);
+        }
+        let mut ebpf = loader
             .map_max_entries(names::FLOWS, sets)
+            .map_max_entries(names::CPUS, ingress::cpus()?)
             .load(OBJECT)
-            .map_err(|source| DatapathError::Load {
-                source: Box::new(source),
-            })?;
+            .map_err(|source| refused(source, sets))?;
         for directory in ["maps", "programs", "links"] {
             let path = self.instance.pins().join(directory);
             fs::create_dir_all(&path).map_err(|source| DatapathError::Io {
@@ -269,6 +276,25 @@ const fn sets_of(entries: u32) -> u32 {
     };
     let sets = entries.div_ceil(WAYS as u32).next_power_of_two();
     if sets == 0 { 1 } else { sets }
+}
+
+/// Why the kernel did not take the maps.
+fn refused(source: EbpfError, sets: u32) -> DatapathError {
+    let no_memory = matches!(
+        &source,
+        EbpfError::MapError(MapError::CreateError { name, io_error })
+            if name == names::FLOWS && io_error.raw_os_error() == Some(Errno::ENOMEM as i32)
+    );
+    let source = Box::new(source);
+    if no_memory {
+        DatapathError::NoMemory {
+            flow_entries: sets * WAYS as u32,
+            mib: (u64::from(sets) * size_of::<FlowSet>() as u64).div_ceil(1 << 20),
+            source,
+        }
+    } else {
+        DatapathError::Load { source }
+    }
 }
 
 fn program<'a, T>(ebpf: &'a mut aya::Ebpf, name: &'static str) -> Result<&'a mut T, DatapathError>

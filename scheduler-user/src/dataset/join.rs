@@ -57,7 +57,6 @@ struct Key {
     flow_hash: u64,
     message: u32,
     half: u8,
-    hook: u8,
 }
 
 /// Joins decision points with the ends of their messages.
@@ -100,7 +99,6 @@ impl Joiner {
             flow_hash: sample.flow_hash,
             message: sample.message,
             half: sample.half,
-            hook: sample.hook,
         };
         match kind {
             SampleKind::Decision => {

@@ -42,11 +42,41 @@ pub enum QdiscError {
     /// The kernel has no HTB.
     #[error("this kernel has no htb qdisc: it needs CONFIG_NET_SCH_HTB (module sch_htb)")]
     NoHtb,
+    /// The kernel has not the root qdisc that was asked for.
+    #[error(
+        "this kernel has no {kind} qdisc: load module sch_{kind} (CONFIG_NET_SCH_*), or let `--rate` shape by \
+         htb, or use what the interface has by `--qdisc keep`"
+    )]
+    NoSorter {
+        /// The kind.
+        kind: &'static str,
+    },
     /// The kernel has none of the leaf qdiscs that the plan allows.
     #[error("this kernel has no {kind} qdisc: load module sch_{kind} or choose another leaf")]
     NoLeaf {
         /// The last kind that was tried.
         kind: &'static str,
+    },
+    /// The kernel has no IFB device.
+    #[error(
+        "this kernel has no IFB device, so ingress can't be shaped: it needs CONFIG_IFB (`modprobe \
+         ifb numifbs=0`), or leave out `--ingress-rate`"
+    )]
+    NoIfb,
+    /// The kernel can't redirect ingress.
+    #[error(
+        "this kernel can't redirect ingress: it needs CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED \
+         (modules cls_u32 and act_mirred), or leave out `--ingress-rate`"
+    )]
+    NoRedirect,
+    /// A device that is not ours has the name that the IFB would have.
+    #[error(
+        "{name} is not a device of this treeline: rename it (`ip link set {name} name …`) or remove \
+         it (`ip link delete {name}`)"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
     },
     /// The plan asks for something HTB can't do.
     #[error("bands must be 1 to {MAX_BANDS} (htb has {MAX_BANDS} priorities), not {bands}")]

@@ -1,16 +1,20 @@
 //! The queueing hierarchy on an interface: install, change, measure, restore.
 //!
-//! An HTB root `7e:` with one class `7e:ff` at the link's rate and below it one leaf class per
-//! band, served in strict priority apart from a small guaranteed share each. Everything goes over
-//! netlink, in the network namespace of the calling thread.
+//! With a rate it is an HTB root `7e:` with one class `7e:ff` at the link's rate and below it one leaf class per
+//! band, served in strict priority apart from a small guaranteed share each. Without one it is `prio`,
+//! `ets` or `fq`, or what an administrator has set up; `mapping` tells how bands are named to it. Everything
+//! goes over netlink, in the network namespace of the calling thread.
 
 mod clsact;
 mod error;
 mod htb;
+mod ifb;
+mod mapping;
 mod netlink;
 mod plan;
 mod rate;
 mod saved;
+mod sorter;
 mod tbf;
 #[cfg(test)]
 mod tests;
@@ -25,15 +29,21 @@ pub use scheduler_common::class::{QDISC_MAJOR, class_handle};
 pub use self::{
     clsact::remove_clsact,
     error::QdiscError,
+    ifb::{Device, device, make_ifb, redirect, remove_link, stop_redirect},
+    mapping::{Mapping, mapping},
     plan::{LeafChoice, Plan},
     rate::{format_rate, parse_rate},
     saved::Saved,
+    sorter::{RootChoice, install_sorter},
 };
 
 /// HTB has so many priorities.
 pub const MAX_BANDS: u8 = 8;
 /// Below this rate a single packet takes over a second.
 pub const MIN_RATE_BPS: u64 = 8_000;
+
+/// Kinds that we make a root of.
+const OURS: [&str; 4] = ["htb", "prio", "ets", "fq"];
 
 /// What [`install`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +102,7 @@ pub struct BandStats {
 /// Who made the root qdisc.
 enum Root {
     Kernel,
-    Ours,
+    Ours { kind: String },
     Administrator { kind: String, handle: String },
 }
 /// Makes the hierarchy on an interface, or adjusts ours without dropping packets.
@@ -106,7 +116,7 @@ pub async fn install(ifindex: u32, plan: &Plan) -> Result<Installed, QdiscError>
 pub async fn restore(ifindex: u32, saved: &Saved) -> Result<Restored, QdiscError> {
     let netlink = Netlink::open(ifindex).await?;
     match look_at_root(&netlink).await? {
-        Root::Ours => {
+        Root::Ours { .. } => {
             take_down(&netlink, saved).await?;
             info!(ifindex, restored = saved.describe(), "qdisc restored");
             Ok(Restored::Done)
@@ -152,7 +162,7 @@ pub async fn stats(ifindex: u32) -> Result<Vec<BandStats>, QdiscError> {
 /// Our hierarchy's parameters, if it is on the interface.
 pub async fn is_installed(ifindex: u32) -> Result<Option<InstalledState>, QdiscError> {
     let netlink = Netlink::open(ifindex).await?;
-    if !matches!(look_at_root(&netlink).await?, Root::Ours) {
+    if !matches!(look_at_root(&netlink).await?, Root::Ours { kind } if kind == "htb") {
         return Ok(None);
     }
     let classes = netlink.classes().await?;
@@ -177,7 +187,9 @@ async fn look_at_root(netlink: &Netlink) -> Result<Root, QdiscError> {
     Ok(match root {
         // The kernel gives every qdisc that somebody sets a handle.
         None | Some(TcObject { handle: 0, .. }) => Root::Kernel,
-        Some(root) if root.handle == htb::ROOT_HANDLE && root.kind() == "htb" => Root::Ours,
+        Some(root) if root.handle == htb::ROOT_HANDLE && OURS.contains(&root.kind().as_str()) => {
+            Root::Ours { kind: root.kind() }
+        }
         Some(root) => Root::Administrator {
             kind: root.kind(),
             handle: handle_text(root.handle),
@@ -193,7 +205,7 @@ async fn install_with(
     plan.check()?;
     let netlink = Netlink::open(ifindex).await?;
     match look_at_root(&netlink).await? {
-        Root::Ours => adjust(&netlink, plan, leaf_kinds).await,
+        Root::Ours { .. } => adjust(&netlink, plan, leaf_kinds).await,
         Root::Kernel => make(&netlink, plan, leaf_kinds, Saved::kernel_default()).await,
         Root::Administrator { .. } if plan.replace => {
             let saved = Saved::capture(&netlink).await?;

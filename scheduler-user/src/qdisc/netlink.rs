@@ -74,6 +74,8 @@ impl NetlinkDeserializable for Raw {
 pub(super) struct TcObject {
     pub(super) handle: u32,
     pub(super) parent: u32,
+    /// Of a filter: priority and protocol.
+    pub(super) info: u32,
     pub(super) attributes: Vec<DefaultNla>,
 }
 
@@ -87,6 +89,7 @@ impl TcObject {
         Self {
             handle,
             parent,
+            info: 0,
             attributes,
         }
     }
@@ -96,6 +99,7 @@ impl TcObject {
         Self {
             handle,
             parent,
+            info: 0,
             attributes: Vec::new(),
         }
     }
@@ -109,6 +113,7 @@ impl TcObject {
             Self {
                 handle,
                 parent,
+                info: header.info,
                 attributes,
             },
         ))
@@ -119,6 +124,7 @@ impl TcObject {
             index: ifindex.cast_signed(),
             handle: TcHandle::from(self.handle),
             parent: TcHandle::from(self.parent),
+            info: self.info,
             ..TcHeader::default()
         };
         let mut body = vec![0; TC_HEADER_BYTES];

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Kinds whose dump is known to make the same qdisc again.
-const RESTORABLE: [&str; 7] = [
+const RESTORABLE: [&str; 9] = [
     "pfifo",
     "bfifo",
     "pfifo_fast",
@@ -24,6 +24,8 @@ const RESTORABLE: [&str; 7] = [
     "htb",
     "mq",
     "fq_codel",
+    "fq",
+    "prio",
 ];
 const TCA_STATS_RATE_EST: u16 = 2;
 /// Attributes that a dump does not give in full: size table, shared filter blocks.

@@ -12,9 +12,9 @@ use crate::{
 const SEGMENT_BYTES: u64 = 1448;
 
 /// Size of the reply to a request at a service, before noise, log2.
-type Host = fn(port: u32, request_bytes: u32) -> f64;
+pub(super) type Host = fn(port: u32, request_bytes: u32) -> f64;
 
-fn ordinary(port: u32, request_bytes: u32) -> f64 {
+pub(super) fn ordinary(port: u32, request_bytes: u32) -> f64 {
     match (port, request_bytes) {
         (22, _) => 7.0,
         (80, ..300) => 13.0,
@@ -23,7 +23,7 @@ fn ordinary(port: u32, request_bytes: u32) -> f64 {
     }
 }
 
-fn turned_over(port: u32, request_bytes: u32) -> f64 {
+pub(super) fn turned_over(port: u32, request_bytes: u32) -> f64 {
     28.0 - ordinary(port, request_bytes)
 }
 
@@ -70,7 +70,7 @@ fn rows_of(records: &[Sample]) -> Vec<Row> {
     window.rows()
 }
 
-fn host_rows(host: Host, flows: u64, seed: u64) -> Vec<Row> {
+pub(super) fn host_rows(host: Host, flows: u64, seed: u64) -> Vec<Row> {
     rows_of(&records(flows, seed, |port, request, random| {
         host(port, request) + random.random_range(-0.5..0.5)
     }))

@@ -6,6 +6,8 @@ mod judge;
 
 #[cfg(test)]
 mod end_to_end;
+#[cfg(test)]
+mod oblivious;
 
 use crate::{dataset::Row, model::Model};
 

@@ -189,7 +189,7 @@ impl Object {
         replay: &[Record],
         namespace: &Namespace,
     ) -> Result<Self> {
-        let spread_on = u32::from(spread);
+        let spread_on: u32 = if spread { 1 } else { 0xffff_fffc };
         let sets = entries / WAYS as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("SPREAD_ON", &spread_on, true)

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Roots that an administrator may have set, as `tc` arguments after `dev near`.
-const SETUPS: [&[&str]; 7] = [
+const SETUPS: [&[&str]; 9] = [
     &["qdisc add dev near root handle 5: pfifo limit 321"],
     &["qdisc add dev near root bfifo limit 40000"],
     &["qdisc add dev near root pfifo_fast"],
@@ -33,15 +33,24 @@ const SETUPS: [&[&str]; 7] = [
         "qdisc add dev near parent 1:2 handle 20: pfifo limit 99",
     ],
     &["qdisc add dev near root handle 3: fq_codel limit 2000 target 7ms interval 90ms noecn"],
+    &[
+        "qdisc add dev near root handle 1: prio bands 4 priomap 3 2 2 2 1 2 0 0 1 1 1 1 1 1 1 1",
+        "qdisc add dev near parent 1:2 handle 20: pfifo limit 99",
+    ],
+    &["qdisc add dev near root handle 3: fq limit 2000 flow_limit 50 horizon 5s nopacing"],
 ];
+
+/// Kinds that a kernel may lack.
+const OPTIONAL: [&str; 3] = ["fq_codel", "prio", "fq"];
 
 /// Makes a setup; `false` where the kernel lacks its kind.
 fn set_up(link: &Link, commands: &[&str]) -> bool {
-    if commands[0].contains("fq_codel") && !link.tc_accepts(commands[0]) {
-        eprintln!("skipped: this kernel has no fq_codel");
+    let is_optional = commands[0].split(' ').any(|word| OPTIONAL.contains(&word));
+    if is_optional && !link.tc_accepts(commands[0]) {
+        eprintln!("skipped: this kernel does not take {}", commands[0]);
         return false;
     }
-    let first = usize::from(commands[0].contains("fq_codel"));
+    let first = usize::from(is_optional);
     for command in &commands[first..] {
         link.tc(command);
     }

@@ -1,0 +1,6 @@
+//! What a band does to its packets: priority, DSCP, pace, queue.
+
+mod programs;
+mod qdiscs;
+mod traffic;
+mod wire;
