@@ -16,7 +16,7 @@ use scheduler_common::{
     settings::{SAMPLES_PER_WINDOW, Settings},
 };
 use treeline::{
-    datapath::{Datapath, EgressChoice},
+    datapath::{Datapath, EgressChoice, Hooking, Order},
     instance::Instance,
 };
 
@@ -262,10 +262,12 @@ impl<'a> UnderTest<'a> {
     /// Does something while both programs are attached.
     fn attached<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let hooks = self.namespace.enter(|| {
-            let hooks = self
-                .datapath
-                .attach((UPLINK, self.ifindex), EgressChoice::Tcx)?;
-            Ok(hooks)
+            let hooking = Hooking {
+                egress: EgressChoice::Tcx,
+                order: Order::First,
+                ingress: true,
+            };
+            Ok(self.datapath.attach((UPLINK, self.ifindex), hooking)?)
         })?;
         ensure!(hooks.ingress.is_some(), "the link took no XDP program");
         let outcome = work();
