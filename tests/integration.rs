@@ -14,6 +14,7 @@ mod learning;
 mod lifecycle;
 mod messages;
 mod prog_run;
+mod sampling;
 mod socket;
 mod support;
 mod survival;

@@ -26,6 +26,7 @@ mod page;
 #[expect(dead_code, reason = "the bench's programs do not act on ingress")]
 #[path = "../path.rs"]
 mod path;
+mod replay;
 #[path = "../sample.rs"]
 mod sample;
 mod sink;
@@ -47,7 +48,7 @@ use scheduler_ebpf::{
     parse::{Headers, How},
 };
 
-use crate::{context::Frame, maps::Scratch, textbook::Tuple};
+use crate::{context::Frame, maps::Scratch, path::Between, textbook::Tuple};
 
 #[classifier]
 pub fn empty_tc(_ctx: TcContext) -> i32 {
@@ -59,12 +60,12 @@ pub fn empty_xdp(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// A job that works on parsed headers and answers with a class.
-macro_rules! job {
-    ($tc:ident, $xdp:ident, $spread:literal, $work:path) => {
+/// A job at TC that works on parsed headers and answers with a class.
+macro_rules! job_tc {
+    ($tc:ident, $between:ty, $work:path) => {
         #[classifier]
         pub fn $tc(ctx: TcContext) -> i32 {
-            if let Some(headers) = headers_tc(&ctx, $spread)
+            if let Some(headers) = headers_tc::<$between>(&ctx)
                 && let Some(class) = $work(headers)
             {
                 // SAFETY: the context is the one this program was called with, and a TC program
@@ -75,10 +76,17 @@ macro_rules! job {
             }
             TC_ACT_UNSPEC
         }
+    };
+}
+
+/// The same at TC and at XDP.
+macro_rules! job {
+    ($tc:ident, $xdp:ident, $between:ty, $work:path) => {
+        job_tc!($tc, $between, $work);
 
         #[xdp(frags)]
         pub fn $xdp(ctx: XdpContext) -> u32 {
-            if let Some(headers) = headers_xdp(&ctx, $spread) {
+            if let Some(headers) = headers_xdp::<$between>(&ctx) {
                 sink::word($work(headers).unwrap_or(0));
             }
             XDP_PASS
@@ -86,11 +94,14 @@ macro_rules! job {
     };
 }
 
-job!(parse_tc, parse_xdp, false, parsed);
-job!(spread_tc, spread_xdp, true, parsed);
-job!(key_tc, key_xdp, true, keyed);
-job!(textbook_tc, textbook_xdp, true, textbook::classify);
-job!(lookups_tc, lookups_xdp, true, lookups::classify);
+job!(parse_tc, parse_xdp, (), parsed);
+job!(spread_tc, spread_xdp, spread::On, parsed);
+job!(key_tc, key_xdp, spread::On, keyed);
+job!(textbook_tc, textbook_xdp, spread::On, textbook::classify);
+job!(lookups_tc, lookups_xdp, spread::On, lookups::classify);
+job_tc!(replay_draw_tc, replay::On, parsed);
+job_tc!(replay_textbook_tc, replay::On, textbook::classify);
+job_tc!(replay_lookups_tc, replay::On, lookups::classify);
 
 #[inline(always)]
 fn parsed(_headers: &Headers) -> Option<u32> {
@@ -104,28 +115,27 @@ fn keyed(headers: &Headers) -> Option<u32> {
 }
 
 #[inline(always)]
-fn headers_tc(ctx: &TcContext, with_spread: bool) -> Option<&'static Headers> {
+fn headers_tc<B: Between>(ctx: &TcContext) -> Option<&'static Headers> {
     let (_kept, scratch) = path::per_cpu(Hook::Egress)?;
     // SAFETY: the context is the one this program was called with.
     let ethertype = u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16);
     let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    headers(frame, ethertype, scratch, with_spread)
+    headers::<B>(frame, ethertype, scratch)
 }
 
 #[inline(always)]
-fn headers_xdp(ctx: &XdpContext, with_spread: bool) -> Option<&'static Headers> {
+fn headers_xdp<B: Between>(ctx: &XdpContext) -> Option<&'static Headers> {
     let (_kept, scratch) = path::per_cpu(Hook::Ingress)?;
     let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    headers(frame, 0, scratch, with_spread)
+    headers::<B>(frame, 0, scratch)
 }
 
 /// Parses as a textbook would: the usual packets and no others.
 #[inline(always)]
-fn headers(
+fn headers<B: Between>(
     frame: Frame,
     ethertype: u16,
     scratch: &'static mut Scratch,
-    with_spread: bool,
 ) -> Option<&'static Headers> {
     let plain = How {
         ethertype,
@@ -136,10 +146,15 @@ fn headers(
         return None;
     }
     let scratch = path::joined(scratch);
-    if with_spread {
-        spread::apply(scratch);
-    }
+    B::apply(scratch);
     Some(&scratch.parsed.headers)
+}
+
+/// As `treeline_egress`, with the replay's next headers between parsing and accounting.
+#[classifier]
+pub fn replay_treeline_tc(ctx: TcContext) -> i32 {
+    path::egress::<replay::On>(&ctx);
+    TC_ACT_UNSPEC
 }
 
 /// As `treeline_egress`, with the spread between parsing and accounting.

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf},
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
+    programs::{
+        LinkOrder, Program, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
+        tc::TcAttachOptions, xdp::XdpMode,
+    },
 };
 use aya_obj::programs::XdpAttachType;
 use bed::netns::Namespace;
@@ -20,7 +23,7 @@ use scheduler_common::{
 };
 use treeline::{datapath::Datapath, instance::Instance};
 
-use crate::{trees, variant::Family};
+use crate::{replay::Record, trees, variant::Family};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("TREELINE_OBJECTS"), "/treeline-peers"));
@@ -36,7 +39,8 @@ pub(crate) struct Maps {
     settings: Array<MapData, Settings>,
     model: ArrayOfMaps<MapData, Array<MapData, Table>>,
     per_cpu: PerCpuArray<MapData, PerCpu>,
-    samples: RingBuf<MapData>,
+    /// `None` once they are another's to read.
+    samples: Option<RingBuf<MapData>>,
     active: Option<(u32, u32)>,
 }
 
@@ -46,7 +50,7 @@ impl Maps {
             settings: map(names::SETTINGS)?.try_into()?,
             model: ArrayOfMaps::<MapData, Array<MapData, Table>>::try_from(map(names::MODEL)?)?,
             per_cpu: map(names::PER_CPU)?.try_into()?,
-            samples: map(names::SAMPLES)?.try_into()?,
+            samples: Some(map(names::SAMPLES)?.try_into()?),
             active: None,
         })
     }
@@ -86,10 +90,17 @@ impl Maps {
     /// Empties the ring; answers how many records there were.
     pub(crate) fn drain(&mut self) -> u64 {
         let mut records = 0;
-        while self.samples.next().is_some() {
-            records += 1;
+        if let Some(samples) = &mut self.samples {
+            while samples.next().is_some() {
+                records += 1;
+            }
         }
         records
+    }
+
+    /// The ring, for another to read.
+    pub(crate) fn take_samples(&mut self) -> Result<RingBuf<MapData>> {
+        self.samples.take().context("the samples are read already")
     }
 }
 
@@ -141,10 +152,11 @@ impl Drop for Pinned {
 pub(crate) struct Object {
     ebpf: Ebpf,
     spread: Array<MapData, Spread>,
+    replay: Array<MapData, [u32; 4]>,
     pub(crate) maps: Maps,
 }
 
-const TC: [&str; 9] = [
+const TC: [&str; 13] = [
     "empty_tc",
     "parse_tc",
     "spread_tc",
@@ -154,6 +166,10 @@ const TC: [&str; 9] = [
     "treeline_tc",
     "features_tc",
     "walk_tc",
+    "replay_draw_tc",
+    "replay_textbook_tc",
+    "replay_lookups_tc",
+    "replay_treeline_tc",
 ];
 const XDP: [&str; 7] = [
     "empty_xdp",
@@ -166,8 +182,13 @@ const XDP: [&str; 7] = [
 ];
 
 impl Object {
-    /// Loads it with tables of `entries`; without `spread`, no instruction of it is left.
-    pub(crate) fn load(entries: u32, spread: bool, namespace: &Namespace) -> Result<Self> {
+    /// Loads it with tables of `entries` and a replay; without `spread`, no instruction of that is left.
+    pub(crate) fn load(
+        entries: u32,
+        spread: bool,
+        replay: &[Record],
+        namespace: &Namespace,
+    ) -> Result<Self> {
         let spread_on: u32 = if spread { 1 } else { 0xffff_fffc };
         let sets = entries / WAYS as u32;
         let mut ebpf = EbpfLoader::new()
@@ -175,6 +196,7 @@ impl Object {
             .map_max_entries(names::FLOWS, sets)
             .map_max_entries("TEXTBOOK_FLOWS", entries)
             .map_max_entries("LOOKUPS_FLOWS", entries)
+            .map_max_entries("REPLAY", replay.len().max(1) as u32)
             .load(OBJECT)
             .context("cannot load the bench's programs")?;
         for name in TC {
@@ -209,9 +231,19 @@ impl Object {
             _pad: 0,
         };
         hashing.set(0, secret, 0)?;
+        let mut records: Array<MapData, Record> = take("REPLAY")?.try_into()?;
+        for (number, record) in (0..).zip(replay) {
+            records.set(number, record, 0)?;
+        }
         let spread = take("SPREAD")?.try_into()?;
+        let replay = take("REPLAY_PLACE")?.try_into()?;
         let maps = Maps::new(take)?;
-        let object = Self { ebpf, spread, maps };
+        let object = Self {
+            ebpf,
+            spread,
+            replay,
+            maps,
+        };
         object.judge_peers()?;
         Ok(object)
     }
@@ -252,6 +284,56 @@ impl Object {
 
     pub(crate) fn spread(&mut self, spread: Spread) -> Result<()> {
         Ok(self.spread.set(0, spread, 0)?)
+    }
+
+    /// Where the replay goes on: next packet, packets of a pass, what tells this pass's flows apart.
+    pub(crate) fn rewind(&mut self, place: [u32; 4]) -> Result<()> {
+        Ok(self.replay.set(0, place, 0)?)
+    }
+}
+
+/// The programs that do nothing, to attach to a link.
+pub(crate) struct Empty(Ebpf);
+
+impl Empty {
+    pub(crate) fn load() -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .load(OBJECT)
+            .context("cannot load the bench's programs")?;
+        Self::egress(&mut ebpf)?.load()?;
+        Self::ingress(&mut ebpf)?.load()?;
+        Ok(Self(ebpf))
+    }
+
+    /// Does something while both are attached to an interface.
+    pub(crate) fn attached<T>(
+        &mut self,
+        namespace: &Namespace,
+        interface: &str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let ebpf = &mut self.0;
+        let (egress, ingress) = namespace.enter(|| {
+            let egress = Self::egress(ebpf)?;
+            let egress = egress.attach_with_options(interface, TcAttachType::Egress, order)?;
+            let ingress = Self::ingress(ebpf)?.attach(interface, XdpMode::Default)?;
+            Ok((egress, ingress))
+        })?;
+        let outcome = work();
+        Self::egress(ebpf)?.detach(egress)?;
+        Self::ingress(ebpf)?.detach(ingress)?;
+        outcome
+    }
+
+    fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
+        let program = ebpf.program_mut("empty_tc").context("no empty_tc")?;
+        Ok(program.try_into()?)
+    }
+
+    fn ingress(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+        let program = ebpf.program_mut("empty_xdp").context("no empty_xdp")?;
+        Ok(program.try_into()?)
     }
 }
 

@@ -1,19 +1,32 @@
 //! `treeline-bench`: a packet's time through treeline and its peers.
 //!
 //! Every program is run by the kernel's `BPF_PROG_TEST_RUN` on one pinned CPU. A round runs each
-//! variant of a section once, in a new random order, so a change of the machine's speed meets all.
+//! variant of a section once, in a new random order, so a change of the machine's speed meets all. Throughput is that
+//! of real sockets over a veth pair.
 
 #![forbid(unsafe_code)]
 
+#[path = "../../support/captures.rs"]
+#[expect(
+    dead_code,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "written for the tests, whose names and times the replay does not need"
+)]
+mod captures;
 mod kernel;
+mod load;
 mod measure;
 mod plot;
+mod replay;
 mod report;
+mod samples;
 mod section;
+mod throughput;
 mod trees;
 mod variant;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bed::netns::Namespace;
@@ -38,7 +51,10 @@ struct Options {
     /// Packets of a run [default: 1000000, quick: 200000]
     #[arg(long)]
     packets: Option<u32>,
-    /// Sections to run, such as 1,64k
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::ALL)]
+    parts: Vec<Part>,
+    /// Numbers of flows, such as 1,64k
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = section::Flows::ALL)]
     flows: Vec<section::Flows>,
     /// Which time is measured
@@ -53,6 +69,23 @@ struct Options {
     /// What to print at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// Parts of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One packet in a known state, by number of flows.
+    Packets,
+    /// Real captures, packet after packet.
+    Replay,
+    /// Samples under full load.
+    Samples,
+    /// TCP and UDP over a veth pair.
+    Throughput,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Packets, Self::Replay, Self::Samples, Self::Throughput];
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -89,18 +122,7 @@ fn bench(options: &Options) -> Result<()> {
             .max(2),
         clock: options.clock,
     };
-    let namespace = Namespace::new("bench")?;
-    let sections = namespace.enter(|| {
-        let cpu = pin(options.cpu)?;
-        let sections = options
-            .flows
-            .iter()
-            .map(|flows| section::run(*flows, effort, &namespace))
-            .collect::<Result<Vec<_>>>()?;
-        Ok((cpu, sections))
-    });
-    let (cpu, sections) = sections?;
-    let report = Report::new(effort, cpu, sections)?;
+    let report = measured(options, effort)?;
     report.save(&options.out)?;
     plot::draw(&report, &options.out.join("datapath.svg"))?;
     #[expect(clippy::print_stdout, reason = "the command's result")]
@@ -109,6 +131,40 @@ fn bench(options: &Options) -> Result<()> {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report.json())?),
     }
     Ok(())
+}
+
+/// Runs the parts that were asked for.
+fn measured(options: &Options, effort: measure::Effort) -> Result<Report> {
+    let asked = |part| options.parts.contains(&part);
+    let namespace = Namespace::new("bench")?;
+    let (cpu, sections, replay) = namespace.enter(|| {
+        let cpu = pin(options.cpu)?;
+        let flows = options.flows.iter().filter(|_| asked(Part::Packets));
+        let sections = flows
+            .map(|flows| section::run(*flows, effort, &namespace))
+            .collect::<Result<Vec<_>>>()?;
+        let replay = if asked(Part::Replay) {
+            replay::run(effort, &namespace)?
+        } else {
+            None
+        };
+        Ok((cpu, sections, replay))
+    })?;
+    let samples = asked(Part::Samples).then(|| {
+        let length = Duration::from_secs(if options.quick { 1 } else { 5 });
+        namespace.enter(|| samples::run(length, options.cpu, &namespace))
+    });
+    let throughput = asked(Part::Throughput).then(|| {
+        throughput::run(throughput::Effort {
+            rounds: effort.rounds,
+            slice: Duration::from_millis(if options.quick { 300 } else { 1000 }),
+        })
+    });
+    let mut report = Report::new(effort, cpu, sections)?;
+    report.replay = replay;
+    report.samples = samples.transpose()?;
+    report.throughput = throughput.transpose()?;
+    Ok(report)
 }
 
 /// Keeps this thread on one CPU: test runs take the caller's.

@@ -56,7 +56,12 @@ impl Clock {
     }
 }
 
-fn cpu_us() -> Result<i64> {
+/// CPU time of this thread so far.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+pub(crate) fn cpu_us() -> Result<i64> {
     // The kernel brings the account up to date at its tick, some milliseconds apart, and whenever
     // the thread gives way.
     thread::yield_now();

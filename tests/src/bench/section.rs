@@ -23,7 +23,7 @@ const DECISIONS_AT_LEAST: f64 = 0.99;
 /// And the greatest where none is.
 const DECISIONS_AT_MOST: f64 = 0.01;
 
-const TREE: (u32, u32) = (1, 8);
+pub(crate) const TREE: (u32, u32) = (1, 8);
 
 /// How many flows the packets belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -155,6 +155,7 @@ pub(crate) fn run(flows: Flows, effort: Effort, namespace: &Namespace) -> Result
     let mut object = Kernel::Object(Box::new(Object::load(
         flows.entries(),
         flows != Flows::One,
+        &[],
         namespace,
     )?));
     let mut pinned = Kernel::Pinned(Box::new(Pinned::load(namespace)?));
