@@ -25,7 +25,7 @@ use scheduler_ebpf::{
 
 const DEFAULT_SETS: usize = DEFAULT_ENTRIES as usize / WAYS;
 const MAX_FRAGMENTED: usize = 1024;
-pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 20;
+pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 21;
 
 /// Key: 0. Value: settings. Writer: userspace, at load and on change. Reader: both programs, once a
 /// packet. Size: there is one policy.
@@ -63,7 +63,7 @@ pub(crate) static SLOT_A: Array<Table, 1> = Array::new();
 #[btf_map]
 pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
 
-/// Writer: both programs, for sampled flows. Reader: the agent. Size: 8 700 samples, more than
+/// Writer: both programs, for sampled flows. Reader: the agent. Size: 11 397 samples, more than
 /// two CPUs may emit in one window; beyond that samples are lost, and counted.
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_RING_BYTES> = RingBuf::new();
