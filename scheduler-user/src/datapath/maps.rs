@@ -127,7 +127,8 @@ impl Datapath {
         let slot = (generation % GENERATION_SLOTS) as usize;
         let kept = self.kept()?;
         let slots = kept.iter().map(|kept| &kept.counts.generations[slot]);
-        let own = slots.filter(|count| count.generation == generation);
+        // Without an owner are those of a CPU that has only met verdicts which another one had cached.
+        let own = slots.filter(|count| [0, generation].contains(&count.generation));
         Ok(own.map(|count| count.packets).sum())
     }
 
