@@ -35,7 +35,7 @@ pub mod settings;
 pub mod tree;
 
 /// Version of everything in this crate; programs and agent must agree on it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps and programs in the eBPF object and, alike, of their pins.
 pub mod names {
@@ -45,6 +45,8 @@ pub mod names {
     pub const HASHING: &str = "HASHING";
     /// Flow table: hash of the set → [`crate::flow::FlowSet`].
     pub const FLOWS: &str = "FLOWS";
+    /// What of a flow few packets need: number of its entry → [`crate::flow::Story`].
+    pub const STORIES: &str = "STORIES";
     /// Sizes of finished messages ([`crate::history::HistoryEntry`]).
     pub const HISTORY: &str = "HISTORY";
     /// Array of one inner map: the slot that holds the active [`crate::tree::Table`].
@@ -66,10 +68,11 @@ pub mod names {
     /// Per-CPU counters by [`crate::ingress::IngressCounter`].
     pub const INGRESS_COUNTERS: &str = "INGRESS_COUNTERS";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 14] = [
+    pub const MAPS: [&str; 15] = [
         SETTINGS,
         HASHING,
         FLOWS,
+        STORIES,
         HISTORY,
         MODEL,
         SLOTS[0],
@@ -84,6 +87,8 @@ pub mod names {
     ];
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";
+    /// TC program that is run once, to learn what a tick is.
+    pub const CLOCK: &str = "treeline_clock";
     /// XDP program on ingress.
     pub const INGRESS: &str = "treeline_ingress";
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     counter::PerCpu,
-    flow::{FlowSet, Hashing},
+    flow::{Clock, FlowSet, Hashing, Story},
     history::HistoryEntry,
     ingress::{Interface, Metadata, Policer},
     sample::Sample,
@@ -24,6 +24,7 @@ macro_rules! pod {
 }
 
 pod!(
+    Clock,
     FlowSet,
     Hashing,
     HistoryEntry,
@@ -33,5 +34,6 @@ pod!(
     Policer,
     Sample,
     Settings,
+    Story,
     Table
 );

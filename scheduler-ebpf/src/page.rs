@@ -1,6 +1,6 @@
 //! What few packets do: messages end and begin, the model is asked, samples leave.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use scheduler_common::{
     counter::{Counter, Counts},
@@ -19,7 +19,7 @@ use scheduler_ebpf::{
 };
 
 use crate::{
-    count,
+    clock, count,
     maps::HISTORY,
     path::Known,
     sample::{Report, Sampler},
@@ -47,8 +47,7 @@ impl Page<'_> {
         counts: &mut Counts,
         budget: &mut SampleBudget,
     ) {
-        // SAFETY: the helper takes no argument and reads a clock.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
+        let now_ns = clock::fine_ns();
         flow::turn_page(
             (self.flow, self.story),
             self.headers,
@@ -115,12 +114,16 @@ impl Page<'_> {
     }
 
     /// Describes the packet, asks the model on egress, and reports both.
+    ///
+    /// While the answer could change nothing, the model is asked for the sake of samples only.
     #[inline(always)]
     fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
         count::one(report.counts, Counter::DecisionPoints);
         let half = self.step.half as usize & 1;
         let sampled = report.sampler.is_chosen();
-        let asks = matches!(self.known.hook, Hook::Egress);
+        let bytes = self.flow.halves[half].bytes;
+        let matters = verdict::asks(bytes, self.known.settings);
+        let asks = matches!(self.known.hook, Hook::Egress) && (matters || sampled);
         if asks || sampled {
             ctx.ask(self.socket);
             features::extract(
@@ -137,11 +140,13 @@ impl Page<'_> {
             match tree::predict(self.features, report.counts) {
                 Some(prediction) => {
                     let to_come = prediction.leaf.bytes_to_come();
-                    page.predicted_bytes = flow::saturate(u64::from(own.bytes) + to_come);
                     generation = prediction.generation;
-                    own.generation_slot = count::own_slot(report.counts, generation);
-                    own.flags |= half_flags::PREDICTED;
                     predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
+                    if matters {
+                        page.predicted_bytes = flow::saturate(u64::from(own.bytes) + to_come);
+                        own.generation_slot = count::own_slot(report.counts, generation);
+                        own.flags |= half_flags::PREDICTED;
+                    }
                 }
                 None => {
                     page.predicted_bytes = 0;

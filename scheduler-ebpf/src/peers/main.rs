@@ -12,6 +12,9 @@
 
 #[path = "../action.rs"]
 mod action;
+#[expect(dead_code, reason = "the bench takes what treeline's own object tells")]
+#[path = "../clock.rs"]
+mod clock;
 #[path = "../context.rs"]
 mod context;
 #[path = "../count.rs"]
@@ -29,6 +32,8 @@ mod path;
 mod replay;
 #[path = "../sample.rs"]
 mod sample;
+#[path = "../secret.rs"]
+mod secret;
 mod sink;
 #[path = "../socket.rs"]
 mod socket;

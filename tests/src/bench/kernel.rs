@@ -21,7 +21,10 @@ use scheduler_common::{
     settings::Settings,
     tree::Table,
 };
-use treeline::{datapath::Datapath, instance::Instance};
+use treeline::{
+    datapath::{Datapath, clock},
+    instance::Instance,
+};
 
 use crate::{replay::Record, trees, variant::Family};
 
@@ -191,9 +194,19 @@ impl Object {
     ) -> Result<Self> {
         let spread_on: u32 = if spread { 1 } else { 0xffff_fffc };
         let sets = entries / WAYS as u32;
+        let clock = clock::of_this_boot();
+        let secret = Hashing {
+            multipliers: rand::random(),
+            sample_key: rand::random(),
+            set_mask: sets - 1,
+            _pad: 0,
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("SPREAD_ON", &spread_on, true)
+            .override_global("CLOCK", &clock, true)
+            .override_global("SECRET", &secret, true)
             .map_max_entries(names::FLOWS, sets)
+            .map_max_entries(names::STORIES, entries)
             .map_max_entries("TEXTBOOK_FLOWS", entries)
             .map_max_entries("LOOKUPS_FLOWS", entries)
             .map_max_entries("REPLAY", replay.len().max(1) as u32)
@@ -223,14 +236,6 @@ impl Object {
                 .with_context(|| format!("no map {name}"))
         };
         plant(&mut take)?;
-        let mut hashing: Array<MapData, Hashing> = take(names::HASHING)?.try_into()?;
-        let secret = Hashing {
-            multipliers: rand::random(),
-            sample_key: rand::random(),
-            set_mask: sets - 1,
-            _pad: 0,
-        };
-        hashing.set(0, secret, 0)?;
         let mut records: Array<MapData, Record> = take("REPLAY")?.try_into()?;
         for (number, record) in (0..).zip(replay) {
             records.set(number, record, 0)?;
