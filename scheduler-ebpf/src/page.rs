@@ -125,7 +125,7 @@ impl Page<'_> {
         let matters = verdict::asks(bytes, self.known.settings);
         let asks = matches!(self.known.hook, Hook::Egress) && (matters || sampled);
         if asks || sampled {
-            ctx.ask(self.socket);
+            ctx.ask(self.headers.protocol, self.socket);
             features::extract(
                 self.headers,
                 (self.flow, self.story),

@@ -159,11 +159,12 @@ pub(crate) struct Object {
     pub(crate) maps: Maps,
 }
 
-const TC: [&str; 13] = [
+const TC: [&str; 14] = [
     "empty_tc",
     "parse_tc",
     "spread_tc",
     "key_tc",
+    "touch_tc",
     "textbook_tc",
     "lookups_tc",
     "treeline_tc",
@@ -174,11 +175,12 @@ const TC: [&str; 13] = [
     "replay_lookups_tc",
     "replay_treeline_tc",
 ];
-const XDP: [&str; 7] = [
+const XDP: [&str; 8] = [
     "empty_xdp",
     "parse_xdp",
     "spread_xdp",
     "key_xdp",
+    "touch_xdp",
     "textbook_xdp",
     "lookups_xdp",
     "treeline_xdp",

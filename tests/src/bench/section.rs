@@ -54,12 +54,12 @@ impl Flows {
         }
     }
 
-    /// Entries of the tables: room for both IP versions, twice; a flood meets the usual size.
+    /// Entries of the tables: room for twice the flows; a flood meets the usual size.
     const fn entries(self) -> u32 {
         match self {
             Self::One | Self::New => 65_536,
-            Self::Thousands => 4 << 16,
-            Self::Million => 4 << 20,
+            Self::Thousands => 2 << 16,
+            Self::Million => 2 << 20,
         }
     }
 
@@ -99,6 +99,7 @@ fn variants(flows: Flows) -> Vec<Variant> {
                 object("spread", "spread", Work::Other);
             }
             object("key", "key", Work::Other);
+            object("touch", "touch", Work::Other);
             object("textbook", "textbook", Work::Other);
             object("lookups", "lookups", Work::Other);
             match flows {
@@ -152,20 +153,22 @@ fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
 /// When the kernel refuses something, or a variant did not do what it is there for.
 pub(crate) fn run(flows: Flows, effort: Effort, namespace: &Namespace) -> Result<Section> {
     let variants = variants(flows);
-    let mut object = Kernel::Object(Box::new(Object::load(
-        flows.entries(),
-        flows != Flows::One,
-        &[],
-        namespace,
-    )?));
+    // Tables of its own for each IP version, or the flows of one would fill those of the other.
+    let object = |_family| {
+        let entries = flows.entries();
+        let object = Object::load(entries, flows != Flows::One, &[], namespace)?;
+        Ok::<_, anyhow::Error>(Kernel::Object(Box::new(object)))
+    };
+    let [v4, v6] = Family::BOTH.map(object);
+    let (mut v4, mut v6) = (v4?, v6?);
     let mut pinned = Kernel::Pinned(Box::new(Pinned::load(namespace)?));
     let mut decisions = vec![None; variants.len()];
     let figures = measure::rounds(effort.rounds, variants.len(), |index| {
         let variant = &variants[index];
-        let kernel = if variant.pinned {
-            &mut pinned
-        } else {
-            &mut object
+        let kernel = match variant.family {
+            _ if variant.pinned => &mut pinned,
+            Family::V4 => &mut v4,
+            Family::V6 => &mut v6,
         };
         let (ns, share) = one(kernel, variant, flows, effort)?;
         decisions[index] = share;
@@ -323,6 +326,11 @@ fn settings(work: Work) -> Settings {
     Settings {
         idle_floor_us: u32::MAX,
         cuts,
+        // Or the model would not be asked.
+        first_bytes: match work {
+            Work::Decision(_) | Work::Sampled(_) => 0,
+            _ => Settings::default().first_bytes,
+        },
         samples_per_window: match work {
             Work::Sampled(_) => u32::MAX,
             _ => 0,
@@ -332,9 +340,11 @@ fn settings(work: Work) -> Settings {
 }
 
 /// Numerator and denominator of the ratios that matter; those that a section lacks are left out.
-const RATIOS: [(&str, &str); 8] = [
+const RATIOS: [(&str, &str); 10] = [
     ("cached", "textbook"),
     ("cached", "empty"),
+    ("cached", "touch"),
+    ("touch", "textbook"),
     ("cached_copy", "cached"),
     ("decision_d8", "textbook"),
     ("lookups", "decision_d8"),
