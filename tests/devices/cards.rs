@@ -157,6 +157,7 @@ fn a_card_hands_the_band_to_tc() {
             Ok((guests.count(AT_TC) - before.1 >= steered).then_some(()))
         })
         .unwrap();
+        assert!(site.counter("steered_urgent") > 0 && site.counter("steered_bulk") > 0);
         let kept = guests.bands().iter().sum::<u64>() - before.2.iter().sum::<u64>();
         let kernel = KernelVersion::current().unwrap();
         eprintln!("card {end}, {kernel:?}: {kept} of {steered} kept the band across CPUs");
