@@ -50,6 +50,20 @@ fn datagrams(cable: &Cable, flows: usize, each: usize) {
     }
 }
 
+/// Ends of the cable that may steer on this kernel.
+///
+/// 7.3.4 hands pages out again that a redirected frame still lies in, where the card does not merge receive
+/// buffers: data arrive damaged, and page tables are overwritten. 6.12 does not.
+fn steering_ends() -> impl Iterator<Item = usize> {
+    let safe = KernelVersion::current().unwrap() < KernelVersion::new(7, 0, 0);
+    if !safe {
+        eprintln!(
+            "not run: steering by a virtio card without merged buffers, which kernel 7.3 breaks"
+        );
+    }
+    Cable::ENDS.into_iter().filter(move |end| safe || *end == 0)
+}
+
 /// Steers, and holds every frame that was sent to have been processed on the CPU of its group.
 fn steered(end: usize, [urgent_cpu, bulk_cpu]: [usize; 2]) -> bool {
     let Some(cable) = Cable::plug(end) else {
@@ -120,9 +134,7 @@ fn steered(end: usize, [urgent_cpu, bulk_cpu]: [usize; 2]) -> bool {
 fn every_frame_of_a_card_goes_to_the_cpu_of_its_band() {
     if privileged() {
         // Whichever CPU the card interrupts, one of the two arrangements moves each group.
-        let _ran = Cable::ENDS
-            .iter()
-            .all(|end| steered(*end, [0, 1]) && steered(*end, [1, 0]));
+        let _ran = steering_ends().all(|end| steered(end, [0, 1]) && steered(end, [1, 0]));
     }
 }
 
@@ -148,6 +160,9 @@ fn a_card_hands_the_band_to_tc() {
         assert_eq!(site.counter("metadata_failed"), 0);
         assert_eq!(alone.iter().sum::<u64>(), set_alone, "{alone:?}");
 
+        if steering_ends().all(|steering| steering != end) {
+            continue;
+        }
         // Across CPUs it is for the kernel to keep.
         up(&site, &["--metadata", "--steer", "urgent=0,bulk=1"]);
         let before = (set(), guests.count(AT_TC), guests.bands());
