@@ -67,6 +67,10 @@ fn steered(end: usize, [urgent_cpu, bulk_cpu]: [usize; 2]) -> bool {
         return false;
     };
     let site = Site::new(&cable.near);
+    if !may_steer(end, &site) {
+        site.assert_no_trace();
+        return true;
+    }
     let mut guests = Guests::load();
     guests.at_tc((&cable.near, CARD), TcAttachType::Ingress, Some(10));
     up(
@@ -131,7 +135,9 @@ fn steered(end: usize, [urgent_cpu, bulk_cpu]: [usize; 2]) -> bool {
 fn every_frame_of_a_card_goes_to_the_cpu_of_its_band() {
     if privileged() {
         // Whichever CPU the card interrupts, one of the two arrangements moves each group.
-        let _ran = steering_ends().all(|end| steered(end, [0, 1]) && steered(end, [1, 0]));
+        let _ran = Cable::ENDS
+            .iter()
+            .all(|end| steered(*end, [0, 1]) && steered(*end, [1, 0]));
     }
 }
 
@@ -157,7 +163,7 @@ fn a_card_hands_the_band_to_tc() {
         assert_eq!(site.counter("metadata_failed"), 0);
         assert_eq!(alone.iter().sum::<u64>(), set_alone, "{alone:?}");
 
-        if steering_ends().all(|steering| steering != end) {
+        if !may_steer(end, &site) {
             continue;
         }
         // Across CPUs it is for the kernel to keep.
