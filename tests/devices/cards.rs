@@ -71,6 +71,16 @@ fn steered(end: usize, [urgent_cpu, bulk_cpu]: [usize; 2]) -> bool {
         site.assert_no_trace();
         return true;
     }
+    let nowhere = [
+        "up",
+        CARD,
+        "--rate",
+        "1gbit",
+        "--steer",
+        "urgent=0,bulk=4095",
+    ];
+    site.call(&nowhere).expect(1).says("no CPU 4095");
+    site.assert_no_trace();
     let mut guests = Guests::load();
     guests.at_tc((&cable.near, CARD), TcAttachType::Ingress, Some(10));
     up(
