@@ -16,7 +16,7 @@ use tun_tap::Mode;
 
 use crate::support::{
     agent::Site,
-    guests::{AT_TC, Guests},
+    guests::Guests,
     privileged,
     tunnel::{DEVICE, Tunnel},
 };
