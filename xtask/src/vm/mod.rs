@@ -60,7 +60,7 @@ const STEADY: [&str; 4] = ["verifier", "prog_run", "bands", "lifecycle"];
 /// What one kernel of the matrix is tried on besides: real devices, and every qdisc that bands are told to.
 const WITH_DEVICES: (&str, [&str; 2]) = ("6.12", ["acts::", "devices::"]);
 /// How long a kernel of the matrix may take; more than the tests need on a busy machine.
-const STEADY_LIMIT: Duration = Duration::from_secs(10 * 60);
+const STEADY_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Runs the steady tests on each kernel of the matrix that can be had; what can't is said and left out.
 pub(crate) fn matrix(machine: &Machine) -> Result<()> {
