@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::features::Feature;
+use crate::features::{Feature, Features};
 
 const fn leaf(log2_q8: u16, sigma_q8: u16) -> Node {
     Node::Leaf(Leaf { log2_q8, sigma_q8 })
@@ -95,29 +95,29 @@ fn a_walk_that_has_arrived_stays() {
 #[test]
 fn two_splits_are_one_step() {
     for (depth, steps) in [(0, 0), (1, 1), (2, 1), (3, 2), (11, 6), (12, 6)] {
-        let table = Table::pack(1, &[comb(depth)]).unwrap();
-        assert_eq!((table.steps, table.depth), (steps, depth));
-        assert_eq!(table.block_count, 16 + 4 * steps);
+        let table = Table::pack_blocks(1, &[comb(depth)]).unwrap();
+        assert_eq!((table.steps, table.depth), (steps.max(1), depth));
+        // The last step leads to one block of four leaves.
+        assert_eq!(table.block_count, 16 + 4 * steps - 3 * steps.min(1));
         assert_eq!(table.node_count, 2 * depth + 1);
     }
 }
 
-#[test]
-fn faults_are_found() {
+fn faults_of_either_form(table: &Table) {
     let fault = |change: fn(&mut Table)| {
-        let mut table = stump();
+        let mut table = Box::new(*table);
         change(&mut table);
         table.check().unwrap_err()
     };
-    let split = |features, child| Block::split([10, u32::MAX, u32::MAX], features, child);
     assert_eq!(fault(|t| t.abi_version = 99), TableError::AbiVersion(99));
+    assert_eq!(fault(|t| t.form = 2), TableError::Form(2));
     assert_eq!(fault(|t| t.depth = 13), TableError::TooLarge);
     assert_eq!(fault(|t| t.trees = 17), TableError::TooLarge);
+    assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.block_count = MAX_BLOCKS as u32 + 1),
         TableError::TooLarge
     );
-    assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.mean_factor -= 1),
         TableError::MeanFactor(0xff_ffff)
@@ -126,29 +126,80 @@ fn faults_are_found() {
     let mut two = Table::pack(1, &[comb(1), comb(1)]).unwrap();
     two.bias_q8 = 1 << 16;
     assert_eq!(two.check(), Err(TableError::Bias(1 << 16)));
+}
+
+#[test]
+fn faults_of_blocks_are_found() {
+    let table = Table::pack_blocks(1, &[comb(4)]).unwrap();
+    table.check().unwrap();
+    assert_eq!((table.form, table.block_count), (form::BLOCKS, 21));
+    faults_of_either_form(&table);
+    let fault = |change: fn(&mut Table)| {
+        let mut table = table.clone();
+        change(&mut table);
+        table.check().unwrap_err()
+    };
+    let split = |features, child| Block::split([10, u32::MAX, u32::MAX], features, child);
     assert_eq!(fault(|t| t.block_count = 15), TableError::Root { tree: 15 });
     assert_eq!(
-        fault(|t| t.blocks[9].thresholds[2] = 1),
+        fault(|t| t.blocks[9].words[0] = 1),
         TableError::Root { tree: 9 }
     );
     for (features, child, expected) in [
-        ([3; 3], 0, TableError::Backwards { at: 0 }),
+        ([3; 3], 0, TableError::Shared { at: 0 }),
+        ([3; 3], 12, TableError::Shared { at: 12 }),
+        ([3; 3], 17, TableError::Unaligned { at: 0 }),
         ([3; 3], 20, TableError::OutOfRange { at: 0 }),
         ([ZERO_SLOT, 3, 3], 16, TableError::BadFeature { at: 0 }),
     ] {
-        let mut table = stump();
+        let mut table = table.clone();
         table.blocks[0] = split(features, child);
         assert_eq!(table.check().unwrap_err(), expected);
     }
-    let mut table = Table::pack(1, &[comb(4)]).unwrap();
-    table.blocks[0] = split([3; 3], 17);
-    assert_eq!(table.check(), Err(TableError::Unaligned { at: 0 }));
     // A leaf that does not point to itself is a split on nothing.
     assert_eq!(
-        fault(|t| t.blocks[17] = t.blocks[18]),
+        fault(|t| t.blocks[17] = t.blocks[16]),
         TableError::BadFeature { at: 17 }
     );
-    assert_eq!(fault(|t| t.steps = 0), TableError::TooDeep { tree: 0 });
+    assert_eq!(fault(|t| t.steps = 0), TableError::Unreached { at: 17 });
+    assert_eq!(fault(|t| t.steps = 3), TableError::OutOfRange { at: 19 });
+}
+
+#[test]
+fn faults_of_the_oblivious_form_are_found() {
+    let table = Table::pack(1, &[comb(5)]).unwrap();
+    table.check().unwrap();
+    assert_eq!((table.form, table.steps), (form::OBLIVIOUS, 2));
+    // 2^5 leaves, four to a block.
+    assert_eq!(table.block_count, 8);
+    faults_of_either_form(&table);
+    let fault = |change: fn(&mut Table)| {
+        let mut table = table.clone();
+        change(&mut table);
+        table.check().unwrap_err()
+    };
+    assert_eq!(
+        fault(|t| t.heads[0].leaves = 1),
+        TableError::Leaves { tree: 0 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].leaves = u32::MAX),
+        TableError::Leaves { tree: 0 }
+    );
+    assert_eq!(fault(|t| t.block_count = 7), TableError::Leaves { tree: 0 });
+    assert_eq!(
+        fault(|t| t.heads[0].tests[1].thresholds[1] = 7),
+        TableError::BadTest { tree: 0, level: 5 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].tests[0].features |= 0xff00),
+        TableError::BadTest { tree: 0, level: 1 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].tests[1].features |= 0xff00_0000),
+        TableError::BadTest { tree: 0, level: 7 }
+    );
+    assert_eq!(fault(|t| t.steps = 4), TableError::TooLarge);
 }
 
 #[test]
@@ -176,11 +227,27 @@ fn what_is_no_tree_or_too_large_is_not_packed() {
         let splits = (0..splits).map(|index| split(2 * index + 1, 2 * index + 2));
         splits.chain((0..1 << depth).map(|_| leaf(0, 0))).collect()
     };
-    Table::pack(1, &vec![full(6); 16]).unwrap().check().unwrap();
-    Table::pack(1, &[full(10)]).unwrap().check().unwrap();
+    let blocks_of = |trees: &[Vec<Node>]| {
+        let table = Table::pack_blocks(1, trees).unwrap();
+        table.check().unwrap();
+        table.block_count
+    };
+    assert_eq!(blocks_of(&vec![full(8); 16]), 16 + 16 * (84 + 64));
+    assert_eq!(blocks_of(&[full(12)]), 16 + 1364 + 1024);
     assert_eq!(
-        Table::pack(1, &vec![full(12); 2]).unwrap_err(),
+        Table::pack_blocks(1, &vec![full(12); 2]).unwrap_err(),
         PackError::TooManyBlocks { nodes: 2 * 8191 }
+    );
+    // These are oblivious too; four of them fill the table.
+    let four = Table::pack(1, &vec![full(12); 4]).unwrap();
+    four.check().unwrap();
+    assert_eq!(
+        (four.form, four.block_count),
+        (form::OBLIVIOUS, MAX_BLOCKS as u32)
+    );
+    assert_eq!(
+        Table::pack(1, &vec![full(12); 5]).unwrap_err(),
+        PackError::TooManyBlocks { nodes: 5 * 8191 }
     );
 }
 
@@ -299,6 +366,38 @@ fn winding(turns: u32, depth: u32) -> Vec<Node> {
     nodes
 }
 
+/// Questions of up to ten levels, of which sixteen trees fit, and words that say where a path ends early.
+fn levels() -> impl Strategy<Value = (Vec<(u8, u32)>, u32)> {
+    let question = (0..Feature::ALL.len() as u8, number());
+    (proptest::collection::vec(question, 0..=10), any::<u32>())
+}
+
+/// A tree of one question a level; a third of the paths end early where `ends` says so.
+fn oblivious(tests: &[(u8, u32)], ends: u32) -> Vec<Node> {
+    let mut levels = vec![0];
+    let mut nodes = Vec::new();
+    while let Some(&level) = levels.get(nodes.len()) {
+        let number = nodes.len() as u32;
+        let early = ends >> (level + 16) & 1 == 1 && (number ^ ends).is_multiple_of(3);
+        // The first of each level goes on, for else all of them may have ended.
+        let first = levels[..nodes.len()].last() != Some(&level);
+        nodes.push(match tests.get(level).filter(|_| first || !early) {
+            Some(&(feature, threshold)) => {
+                let at_most = levels.len() as u32;
+                levels.extend([level + 1; 2]);
+                Node::Split {
+                    feature,
+                    threshold,
+                    at_most,
+                    above: at_most + 1,
+                }
+            }
+            None => leaf(number as u16 ^ 0xf0f, number as u16),
+        });
+    }
+    nodes
+}
+
 fn features() -> impl Strategy<Value = Features> {
     proptest::array::uniform32(number()).prop_map(|mut features| {
         features[usize::from(ZERO_SLOT)] = 0;
@@ -311,7 +410,16 @@ fn bias() -> impl Strategy<Value = u16> {
 }
 
 fn walks_alike(trees: &[Vec<Node>], rows: &[Features], bias: u16) -> Result<(), TestCaseError> {
-    let mut table = Table::pack(1, trees).unwrap();
+    table_walks_alike(Table::pack_blocks(1, trees).unwrap(), trees, rows, bias)?;
+    table_walks_alike(Table::pack(1, trees).unwrap(), trees, rows, bias)
+}
+
+fn table_walks_alike(
+    mut table: Box<Table>,
+    trees: &[Vec<Node>],
+    rows: &[Features],
+    bias: u16,
+) -> Result<(), TestCaseError> {
     table.bias_q8 = if trees.len() > 1 { u32::from(bias) } else { 0 };
     prop_assert_eq!(table.check(), Ok(()));
     for features in rows {
@@ -355,15 +463,41 @@ proptest! {
     }
 
     #[test]
+    fn oblivious_trees_are_known_and_walk_as_their_single_splits_do(
+        shapes in proptest::collection::vec(levels(), 1..=MAX_TREES),
+        rows in proptest::collection::vec(features(), 20),
+        bias in bias(),
+    ) {
+        let trees: Vec<_> = shapes
+            .into_iter()
+            .map(|(tests, ends)| oblivious(&tests, ends))
+            .collect();
+        let table = Table::pack(1, &trees).unwrap();
+        prop_assert_eq!(table.form, form::OBLIVIOUS);
+        table_walks_alike(table, &trees, &rows, bias)?;
+        if let Ok(table) = Table::pack_blocks(1, &trees) {
+            table_walks_alike(table, &trees, &rows, bias)?;
+        }
+    }
+
+    #[test]
     fn whatever_the_table_holds_a_walk_ends(
-        words in proptest::collection::vec(any::<([u32; 3], u32)>(), 64),
-        steps in any::<u32>(),
+        words in proptest::collection::vec(any::<[u32; 4]>(), 64),
+        heads in proptest::collection::vec(any::<[u32; 16]>(), MAX_TREES),
+        (form, steps) in (0u32..3, prop_oneof![0u32..4, any::<u32>()]),
         (trees, mean_factor, bias_q8) in (0u32..40, any::<u32>(), any::<u32>()),
         features in any::<Features>(),
     ) {
-        let mut table = Box::new(Table { trees, mean_factor, bias_q8, steps, ..Table::EMPTY });
-        for (index, (thresholds, link)) in words.into_iter().enumerate() {
-            table.blocks[index] = Block { thresholds, link };
+        let mut table = Box::new(Table { trees, mean_factor, bias_q8, steps, form, ..Table::EMPTY });
+        for (index, words) in words.into_iter().enumerate() {
+            table.blocks[index] = Block { words };
+        }
+        for (head, words) in table.heads.iter_mut().zip(heads) {
+            head.leaves = words[0];
+            for (tests, words) in head.tests.iter_mut().zip(words[1..].chunks(5)) {
+                tests.features = words[0];
+                tests.thresholds.copy_from_slice(&words[1..]);
+            }
         }
         prop_assert_eq!(table.walk(&features).is_some(), trees > 0);
     }
