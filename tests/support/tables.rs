@@ -3,7 +3,7 @@
 use rand::{Rng as _, rngs::StdRng};
 use scheduler_common::{
     features::Feature,
-    tree::{Leaf, MAX_TREES, Node, Table},
+    tree::{Leaf, MAX_TREES, Node, Table, form},
 };
 
 /// Predicted log2 of the bytes to come on the port of [`by_port`], in 1/256: about 10 MB.
@@ -49,6 +49,32 @@ pub(crate) fn unanimous(generation: u32, log2_q8: u16, rng: &mut StdRng) -> Box<
     packed(generation, &trees)
 }
 
+/// Likewise, of one test a level.
+pub(crate) fn unanimous_oblivious(generation: u32, log2_q8: u16, rng: &mut StdRng) -> Box<Table> {
+    const DEPTH: u32 = 10;
+    let leaf = Leaf {
+        log2_q8,
+        sigma_q8: 1,
+    };
+    let mut tree = || {
+        let tests: Vec<_> = (0..DEPTH).map(|_| (threshold(rng), feature(rng))).collect();
+        let node = |number: u32| match tests.get((number + 1).ilog2() as usize) {
+            Some(&(threshold, feature)) => Node::Split {
+                threshold,
+                feature,
+                at_most: 2 * number + 1,
+                above: 2 * number + 2,
+            },
+            None => Node::Leaf(leaf),
+        };
+        (0..(2 << DEPTH) - 1).map(node).collect()
+    };
+    let trees: Vec<Vec<Node>> = (0..MAX_TREES).map(|_| tree()).collect();
+    let table = packed(generation, &trees);
+    assert_eq!(table.form, form::OBLIVIOUS);
+    table
+}
+
 /// Full trees of one depth with random splits and leaves.
 pub(crate) fn forest(generation: u32, size: (usize, u32), rng: &mut StdRng) -> Box<Table> {
     packed(generation, &grown(size, rng))
@@ -60,7 +86,7 @@ fn grown((trees, depth): (usize, u32), rng: &mut StdRng) -> Vec<Vec<Node>> {
         if index < splits {
             Node::Split {
                 threshold: threshold(rng),
-                feature: rng.random_range(0..Feature::ALL.len() as u8),
+                feature: feature(rng),
                 at_most: 2 * index + 1,
                 above: 2 * index + 2,
             }
@@ -72,6 +98,10 @@ fn grown((trees, depth): (usize, u32), rng: &mut StdRng) -> Vec<Vec<Node>> {
     };
     let mut tree = || (0..2 * splits + 1).map(&mut node).collect();
     (0..trees).map(|_| tree()).collect()
+}
+
+fn feature(rng: &mut StdRng) -> u8 {
+    rng.random_range(0..Feature::ALL.len() as u8)
 }
 
 /// Spread over the orders of magnitude, as features are.

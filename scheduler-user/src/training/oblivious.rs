@@ -1,241 +1,326 @@
-//! How near trees of one test a level come to ordinary ones.
+//! A tree that asks one question a level.
+//!
+//! Level by level the question is taken that leaves the least squares over all nodes of the level, as CatBoost's trees
+//! grow (Dorogush, Ershov and Gulin, "CatBoost: gradient boosting with categorical features support", 2018). The
+//! kernel's table has a form of its own for such trees, whose walk is far shorter.
 
-use std::{collections::BTreeSet, fmt::Write as _, path::Path, process::Command};
+use scheduler_common::{features::Feature, tree::MAX_DEPTH};
 
-use scheduler_common::features::Feature;
-
-use super::{
-    DecisionTree, JudgeLimits, Trainer as _,
-    end_to_end::{host_rows, ordinary, turned_over},
-    evaluate::{Predictor, evaluate},
-    split,
+use super::{TrainError, Trainer, decision_tree::data_window};
+use crate::{
+    dataset::Row,
+    model::{Model, Split, Tree, TreeNode},
 };
-use crate::dataset::{Row, samples};
 
-/// Thresholds tried for a feature and level.
-const QUANTILES: usize = 64;
-const MIN_LEAF_ROWS: usize = 20;
-/// Captures are split, not flows: those of one capture are often of one host.
-const FOLDS: u64 = 5;
+/// Ranges of values that a feature is divided into at most, about as many rows in each.
+const BINS: usize = 256;
+/// What a question must explain of the squares, in log2² a row.
+const LEAST_GAIN: f64 = 1e-9;
 
-/// The same test for all nodes of a level; leaves are numbered by the outcomes.
-struct Oblivious {
-    tests: Vec<(usize, u32)>,
-    leaves: Vec<f64>,
+/// Parameters of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oblivious {
+    /// Questions at most; the kernel takes 12.
+    pub splits: u16,
+    /// Training rows at least on either side of a question, where it is to change what a node predicts.
+    pub min_leaf_rows: usize,
+}
+
+impl Default for Oblivious {
+    fn default() -> Self {
+        Self {
+            splits: 8,
+            min_leaf_rows: 20,
+        }
+    }
+}
+
+impl Trainer for Oblivious {
+    fn name(&self) -> &'static str {
+        "oblivious"
+    }
+
+    fn train(&self, rows: &[Row]) -> Result<Model, TrainError> {
+        let needed = 2 * self.min_leaf_rows.max(1);
+        if rows.len() < needed {
+            return Err(TrainError::TooFewRows {
+                rows: rows.len(),
+                needed,
+            });
+        }
+        let targets: Vec<f64> = rows.iter().map(Row::target).collect();
+        let model = Model::new(
+            self.name(),
+            data_window(rows),
+            vec![self.tree(rows, &targets)],
+        );
+        model
+            .check()
+            .map_err(|error| TrainError::Shape(error.to_string()))?;
+        Ok(model)
+    }
 }
 
 impl Oblivious {
-    /// Level by level the test that leaves the least squares; a leaf of few rows leans on all of its parent's.
-    fn train(rows: &[Row], depth: u32) -> Self {
-        let targets: Vec<f64> = rows.iter().map(Row::target).collect();
-        let mut leaf_of = vec![0usize; rows.len()];
-        let mut tests = Vec::new();
-        let mut leaves = vec![targets.iter().sum::<f64>() / targets.len() as f64];
-        for level in 0..depth {
-            let best = candidates(rows)
-                .into_iter()
-                .map(|test| {
-                    (
-                        explained(rows, &targets, (&leaf_of, 1 << level), test),
-                        test,
-                    )
-                })
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let Some((_, test)) = best else { break };
-            tests.push(test);
-            for (leaf, row) in leaf_of.iter_mut().zip(rows) {
-                *leaf = 2 * *leaf + usize::from(row.features[test.0] > test.1);
-            }
-            let sums = sums(&targets, leaf_of.iter().copied(), leaves.len() * 2);
-            leaves = (0..sums.len())
-                .map(|leaf| match sums[leaf] {
-                    (sum, count) if count as usize >= MIN_LEAF_ROWS => sum / f64::from(count),
-                    _ => leaves[leaf / 2],
-                })
-                .collect();
-        }
-        Self { tests, leaves }
-    }
-}
-
-impl Predictor for Oblivious {
-    fn predict(&self, row: &Row) -> f64 {
-        let leaf = self.tests.iter().fold(0, |leaf, (feature, at_most)| {
-            2 * leaf + usize::from(row.features[*feature] > *at_most)
-        });
-        self.leaves[leaf]
-    }
-}
-
-fn sums(targets: &[f64], leaf_of: impl Iterator<Item = usize>, leaves: usize) -> Vec<(f64, u32)> {
-    let mut sums = vec![(0.0, 0); leaves];
-    for (target, leaf) in targets.iter().zip(leaf_of) {
-        sums[leaf].0 += target;
-        sums[leaf].1 += 1;
-    }
-    sums
-}
-
-/// What the test explains of the squares, over all leaves; children of few rows explain nothing.
-fn explained(
-    rows: &[Row],
-    targets: &[f64],
-    (leaf_of, leaves): (&[usize], usize),
-    (feature, at_most): (usize, u32),
-) -> f64 {
-    let children = leaf_of
-        .iter()
-        .zip(rows)
-        .map(|(leaf, row)| 2 * leaf + usize::from(row.features[feature] > at_most));
-    let sums = sums(targets, children, leaves * 2);
-    let square = |(sum, count): (f64, u32)| sum * sum / f64::from(count.max(1));
-    sums.chunks(2)
-        .map(|pair| {
-            let whole = (pair[0].0 + pair[1].0, pair[0].1 + pair[1].1);
-            if pair
-                .iter()
-                .all(|(_, count)| *count as usize >= MIN_LEAF_ROWS)
-            {
-                square(pair[0]) + square(pair[1])
-            } else {
-                square(whole)
-            }
-        })
-        .sum()
-}
-
-/// Quantiles of each feature.
-fn candidates(rows: &[Row]) -> Vec<(usize, u32)> {
-    let mut all = Vec::new();
-    for feature in 0..Feature::ALL.len() {
-        let mut values: Vec<u32> = rows.iter().map(|row| row.features[feature]).collect();
-        values.sort_unstable();
-        let mut cuts: Vec<u32> = (0..QUANTILES)
-            .map(|place| values[place * values.len() / QUANTILES])
+    /// The tree of these rows, of which there must be some, and a target for each.
+    pub(super) fn tree(&self, rows: &[Row], targets: &[f64]) -> Tree {
+        let columns: Vec<Column> = (0..Feature::ALL.len())
+            .filter_map(|feature| Column::of(rows, feature))
             .collect();
-        let mut distinct = values.clone();
+        let mut growth = Growth::new(targets, self.min_leaf_rows.max(1));
+        for _ in 0..u32::from(self.splits).min(MAX_DEPTH) {
+            let Some(question) = growth.best(&columns) else {
+                break;
+            };
+            growth.ask(&columns[question.column], question.cut);
+        }
+        growth.tree()
+    }
+}
+
+/// A feature's values by range.
+struct Column {
+    feature: u8,
+    /// The largest value of each range but the last, and the next larger one.
+    cuts: Vec<(u32, u32)>,
+    /// By row.
+    bins: Vec<u8>,
+}
+
+impl Column {
+    /// `None` if all rows are alike.
+    fn of(rows: &[Row], feature: usize) -> Option<Self> {
+        let values: Vec<u32> = rows.iter().map(|row| row.features[feature]).collect();
+        let mut sorted = values.clone();
+        sorted.sort_unstable();
+        let mut distinct = sorted.clone();
         distinct.dedup();
-        if distinct.len() <= QUANTILES {
-            cuts = distinct;
+        let steps = distinct.array_windows().map(|[cut, next]| (*cut, *next));
+        let mut cuts: Vec<(u32, u32)> = steps.collect();
+        if cuts.len() >= BINS {
+            let quantiles = (1..BINS).map(|place| sorted[place * sorted.len() / BINS]);
+            let mut quantiles: Vec<u32> = quantiles.collect();
+            quantiles.dedup();
+            cuts.retain(|(cut, _)| quantiles.binary_search(cut).is_ok());
         }
-        cuts.dedup();
-        all.extend(cuts.into_iter().map(|cut| (feature, cut)));
+        if cuts.is_empty() {
+            return None;
+        }
+        let bin = |value: &u32| cuts.partition_point(|(cut, _)| cut < value) as u8;
+        Some(Self {
+            feature: feature as u8,
+            bins: values.iter().map(bin).collect(),
+            cuts,
+        })
     }
-    all
 }
 
-/// Held-out R² of an ordinary and an oblivious tree of one depth.
-fn compare(train: &[Row], test: &[Row], depth: u16) -> [f64; 2] {
-    let cart = DecisionTree {
-        splits: depth,
-        min_leaf_rows: MIN_LEAF_ROWS,
-        seed: 0,
-    };
-    let cart = cart.train(train).unwrap();
-    let oblivious = Oblivious::train(train, u32::from(depth));
-    [evaluate(&cart, test), evaluate(&oblivious, test)].map(|scores| scores.all.r2)
+/// Rows of a node or of a range of values within it.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    sum: f64,
+    rows: u32,
 }
 
-/// By `gzip`, for the crate has no gzip of its own: decision points of the captures' flows that end, by capture; nothing where there are no captures.
-fn captured() -> Vec<(String, Row)> {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/captures/flows.csv.gz");
-    let text = Command::new("gzip")
-        .arg("-dc")
-        .arg(path)
-        .output()
-        .unwrap()
-        .stdout;
-    let text = String::from_utf8(text).unwrap();
-    let mut rows = Vec::new();
-    for (flow, line) in text.lines().skip(1).enumerate() {
-        let fields: Vec<&str> = line.split(',').collect();
-        if fields[15] == "1" {
-            rows.extend(
-                points(flow as u64, &fields)
-                    .into_iter()
-                    .map(|row| (fields[0].to_owned(), row)),
-            );
-        }
+impl Share {
+    fn mean(self) -> f64 {
+        self.sum / f64::from(self.rows.max(1))
     }
-    rows
+
+    /// What it explains of the squares that its own mean is said and not `instead`.
+    fn gain(self, instead: f64) -> f64 {
+        f64::from(self.rows) * (self.mean() - instead).powi(2)
+    }
 }
 
-/// Packets 1, 2, 4 and 8 of each direction among the first ten of the flow.
-fn points(flow: u64, fields: &[&str]) -> Vec<Row> {
-    let number = |index: usize| fields[index].parse::<u64>().unwrap();
-    let service = number(3).min(number(4)) as u32;
-    let whole = [number(8), number(10)];
-    let (mut bytes, mut packets, mut last_us) = ([0u64; 2], [0u32; 2], [0u64; 2]);
-    let mut rows = Vec::new();
-    for packet in fields[18].split_whitespace() {
-        let parts: Vec<&str> = packet.split(':').collect();
-        let own = usize::from(parts[0] == "<");
-        let of = |index: usize| parts[index].parse::<u64>().unwrap();
-        let time_us = of(7);
-        bytes[own] += of(1);
-        packets[own] += 1;
-        if packets[own].is_power_of_two() {
-            let mut row = samples::row(flow, time_us, service);
-            let mut set = |feature: Feature, value| row.features[feature as usize] = value;
-            set(
-                Feature::FromService,
-                u32::from((number(3) < number(4)) == (own == 0)),
-            );
-            set(Feature::Protocol, number(1) as u32);
-            set(Feature::PacketBytes, of(2) as u32);
-            set(Feature::TcpFlags, of(3) as u32);
-            set(Feature::MessagePackets, packets[own]);
-            set(Feature::MessageBytes, bytes[own] as u32);
-            set(Feature::RequestBytes, bytes[own ^ 1] as u32);
-            set(Feature::RequestPackets, packets[own ^ 1]);
-            set(Feature::GapUs, (time_us - last_us[own].min(time_us)) as u32);
-            set(Feature::FlowAgeUs, time_us as u32);
-            row.remaining_bytes = whole[own].saturating_sub(bytes[own]);
-            rows.push(row);
-        }
-        last_us[own] = time_us;
-    }
-    rows
+/// A node of the level that is grown.
+#[derive(Clone, Copy)]
+struct Place {
+    share: Share,
+    /// What is predicted: the mean of its rows, or of those of the node above that spoke last.
+    output: f64,
+    sigma: f64,
+    /// Level of the node that spoke last.
+    spoke: usize,
 }
 
-#[test]
-#[ignore = "an experiment: its figures are in docs/decisions/0003-tree-table.md"]
-fn trees_of_one_test_a_level_beside_ordinary_ones() {
-    let mut report = String::new();
-    let mut note = |name: &str, depth: u16, [cart, oblivious]: [f64; 2]| {
-        let gap = cart - oblivious;
-        writeln!(
-            report,
-            "{name}, depth {depth}: {cart:.3} {oblivious:.3} ({gap:+.3})"
-        )
-        .unwrap();
-    };
-    for (name, rows) in [
-        ("ordinary host", host_rows(ordinary, 3000, 1)),
-        ("turned over", host_rows(turned_over, 3000, 2)),
-    ] {
-        let parts = split(&rows, &JudgeLimits::default());
-        for depth in [3, 6, 8] {
-            note(name, depth, compare(&parts.train, &parts.held_out, depth));
-        }
-    }
-    let rows = captured();
-    let files: BTreeSet<&String> = rows.iter().map(|(file, _)| file).collect();
-    let files: Vec<&String> = files.into_iter().collect();
-    for fold in 0..FOLDS {
-        let is_test = |file: &String| files.binary_search(&file).unwrap() as u64 % FOLDS == fold;
-        let pick = |wanted: bool| -> Vec<Row> {
-            let picked = rows.iter().filter(|(file, _)| is_test(file) == wanted);
-            picked.map(|(_, row)| *row).collect()
+#[derive(Clone, Copy)]
+struct Question {
+    column: usize,
+    cut: usize,
+    gain: f64,
+}
+
+struct Growth<'a> {
+    targets: &'a [f64],
+    min_rows: u32,
+    /// Node of the last level by row: the outcomes, that of the first question in the highest place.
+    place_of: Vec<u16>,
+    levels: Vec<Vec<Place>>,
+    /// Feature and value of each question.
+    asked: Vec<(u8, f64)>,
+}
+
+impl<'a> Growth<'a> {
+    fn new(targets: &'a [f64], min_rows: usize) -> Self {
+        let rows = targets.len() as u32;
+        let sum = targets.iter().sum();
+        let share = Share { sum, rows };
+        let mut growth = Self {
+            targets,
+            min_rows: min_rows as u32,
+            place_of: vec![0; targets.len()],
+            levels: Vec::new(),
+            asked: Vec::new(),
         };
-        let (train, test) = (pick(false), pick(true));
-        if !test.is_empty() {
-            for depth in [6, 8] {
-                let name = format!("captures, fold {fold} ({} rows)", test.len());
-                note(&name, depth, compare(&train, &test, depth));
+        let sigma = growth.sigmas(&[share.mean()])[0];
+        growth.levels.push(vec![Place {
+            share,
+            output: share.mean(),
+            sigma,
+            spoke: 0,
+        }]);
+        growth
+    }
+
+    fn last(&self) -> &[Place] {
+        self.levels.last().expect("the root is a level")
+    }
+
+    /// The first of the questions that explain most; `None` if none explains anything.
+    fn best(&self, columns: &[Column]) -> Option<Question> {
+        let mut best = Question {
+            column: 0,
+            cut: 0,
+            gain: LEAST_GAIN * self.targets.len() as f64,
+        };
+        let mut found = None;
+        for (column, of) in columns.iter().enumerate() {
+            for (cut, gain) in self.gains(of).into_iter().enumerate() {
+                if gain > best.gain {
+                    best = Question { column, cut, gain };
+                    found = Some(best);
+                }
             }
         }
+        found
     }
-    print!("{report}");
+
+    /// What each cut of a feature explains of the squares, over all nodes.
+    fn gains(&self, column: &Column) -> Vec<f64> {
+        let bins = column.cuts.len() + 1;
+        let places = self.last();
+        let mut shares = vec![Share::default(); places.len() * bins];
+        for ((target, place), bin) in self.targets.iter().zip(&self.place_of).zip(&column.bins) {
+            let share = &mut shares[usize::from(*place) * bins + usize::from(*bin)];
+            share.sum += target;
+            share.rows += 1;
+        }
+        let mut gains = vec![0.0; column.cuts.len()];
+        for (place, shares) in places.iter().zip(shares.chunks(bins)) {
+            let mut low = Share::default();
+            for (gain, share) in gains.iter_mut().zip(shares) {
+                low.sum += share.sum;
+                low.rows += share.rows;
+                let high = Share {
+                    sum: place.share.sum - low.sum,
+                    rows: place.share.rows - low.rows,
+                };
+                // Only where both sides are heard later on.
+                if low.rows.min(high.rows) >= self.min_rows {
+                    *gain += low.gain(place.output) + high.gain(place.output);
+                }
+            }
+        }
+        gains
+    }
+
+    /// Grows a level.
+    fn ask(&mut self, column: &Column, cut: usize) {
+        let mut shares = vec![Share::default(); 2 * self.last().len()];
+        for ((place, bin), target) in self.place_of.iter_mut().zip(&column.bins).zip(self.targets) {
+            *place = 2 * *place + u16::from(usize::from(*bin) > cut);
+            let share = &mut shares[usize::from(*place)];
+            share.sum += target;
+            share.rows += 1;
+        }
+        let means: Vec<f64> = shares.iter().map(|share| share.mean()).collect();
+        let sigmas = self.sigmas(&means);
+        let level = self.levels.len();
+        let places = (0..shares.len()).map(|index| {
+            let above = self.last()[index / 2];
+            let share = shares[index];
+            if share.rows.min(shares[index ^ 1].rows) < self.min_rows {
+                return Place { share, ..above };
+            }
+            Place {
+                share,
+                output: means[index],
+                sigma: sigmas[index],
+                spoke: level,
+            }
+        });
+        let places = places.collect();
+        self.levels.push(places);
+        let (low, high) = column.cuts[cut];
+        let middle = f64::midpoint(f64::from(low), f64::from(high));
+        self.asked.push((column.feature, middle));
+    }
+
+    /// Standard deviations of the rows of each node of the last level from its mean.
+    fn sigmas(&self, means: &[f64]) -> Vec<f64> {
+        let mut squares = vec![(0.0, 0u32); means.len()];
+        for (place, target) in self.place_of.iter().zip(self.targets) {
+            let place = usize::from(*place);
+            squares[place].0 += (target - means[place]).powi(2);
+            squares[place].1 += 1;
+        }
+        let sigma = |(squares, rows): (f64, u32)| (squares / f64::from(rows.max(1))).sqrt();
+        squares.into_iter().map(sigma).collect()
+    }
+
+    /// The tree as models hold it, breadth first; a path ends where nothing below has a word of its own.
+    fn tree(&self) -> Tree {
+        let ends = self.ends();
+        let mut waiting = vec![(0, 0)];
+        let mut nodes = Vec::new();
+        while let Some(&(level, index)) = waiting.get(nodes.len()) {
+            let place = self.levels[level][index];
+            let split = (!ends[level][index]).then(|| {
+                let at_most = waiting.len() as u32;
+                waiting.extend([(level + 1, 2 * index), (level + 1, 2 * index + 1)]);
+                let (feature, value) = self.asked[level];
+                Split {
+                    feature,
+                    value,
+                    at_most,
+                    above: at_most + 1,
+                }
+            });
+            nodes.push(TreeNode {
+                output: place.output,
+                sigma: place.sigma,
+                rows: u64::from(place.share.rows),
+                split,
+            });
+        }
+        Tree { nodes }
+    }
+
+    /// By level and node, whether nothing below has a word of its own.
+    fn ends(&self) -> Vec<Vec<bool>> {
+        let mut ends: Vec<Vec<bool>> = vec![vec![true; self.last().len()]];
+        for level in (1..self.levels.len()).rev() {
+            let below = self.levels[level].chunks(2).zip(ends[0].chunks(2));
+            let silent = below.map(|(places, ends)| {
+                ends.iter().all(|end| *end) && places.iter().all(|place| place.spoke < level)
+            });
+            let silent = silent.collect();
+            ends.insert(0, silent);
+        }
+        ends
+    }
 }
+
+#[cfg(test)]
+mod tests;
