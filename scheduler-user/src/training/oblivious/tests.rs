@@ -81,7 +81,9 @@ fn the_table_is_oblivious_and_predicts_what_the_model_does() {
 #[test]
 fn few_rows_have_no_word_of_their_own() {
     let mut rows = stepped(random_rows(1000, 2));
+    let first = rows[0];
     for row in &mut rows[..MIN_LEAF_ROWS - 1] {
+        *row = first;
         row.features[Feature::Segments as usize] = 44;
         row.remaining_bytes = 1 << 40;
     }
