@@ -89,12 +89,13 @@ impl Table {
             if tree as u32 >= self.trees {
                 break;
             }
-            let mut number = u64::from(head.leaves);
-            for (group, tests) in head.tests.iter().enumerate() {
-                if group as u32 >= self.steps {
-                    break;
-                }
-                number += tests.outcomes(features) << (group * GROUP_TESTS);
+            let [first, second, third] = &head.tests;
+            let mut number = u64::from(head.leaves) + first.outcomes(features);
+            if self.steps > 1 {
+                number += second.outcomes(features) << GROUP_TESTS;
+            }
+            if self.steps > 2 {
+                number += third.outcomes(features) << (2 * GROUP_TESTS);
             }
             sums.add(self.leaf(number * WORD));
         }
