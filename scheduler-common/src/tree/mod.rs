@@ -332,4 +332,6 @@ const fn exp2_q8(log2_q8: u16) -> u64 {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
