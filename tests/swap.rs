@@ -35,7 +35,7 @@ fn mark_of(generation: u32) -> u16 {
 
 /// In blocks and in the oblivious form by turns: a walk that mixed the forms would end anywhere.
 fn table(generation: u32, rng: &mut StdRng) -> Box<Table> {
-    let grow = if generation / 2 % 2 == 0 {
+    let grow = if (generation / 2).is_multiple_of(2) {
         tables::unanimous
     } else {
         tables::unanimous_oblivious
