@@ -34,8 +34,14 @@ fn mark_of(generation: u32) -> u16 {
     half + (generation % 256) as u16
 }
 
+/// In blocks and in the oblivious form by turns: a walk that mixed the forms would end anywhere.
 fn table(generation: u32, rng: &mut StdRng) -> Box<Table> {
-    tables::unanimous(generation, mark_of(generation), rng)
+    let grow = if (generation / 2).is_multiple_of(2) {
+        tables::unanimous
+    } else {
+        tables::unanimous_oblivious
+    };
+    grow(generation, mark_of(generation), rng)
 }
 
 fn datagram(near_port: u16, far_port: u16) -> Passing {

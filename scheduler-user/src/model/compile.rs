@@ -42,7 +42,7 @@ pub enum CompileError {
     Table(TableError),
 }
 
-/// The table of a model, of the model's generation.
+/// The table of a model, of the model's generation; oblivious if each of its trees asks one question a level.
 ///
 /// # Errors
 /// The model is faulty, or too large for the table.
@@ -135,7 +135,10 @@ fn settled(tree: &Tree, from: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use scheduler_common::features::{Features, SLOTS};
+    use scheduler_common::{
+        features::{Features, SLOTS},
+        tree::form,
+    };
 
     use super::{
         super::{DataWindow, arbitrary},
@@ -202,7 +205,7 @@ mod tests {
             assert_eq!(f64::from(table.walk(&features).unwrap().log2_q8), expected);
         }
         assert_eq!((table.depth, table.node_count), (5, 11));
-        assert_eq!((table.steps, table.block_count), (3, 16 + 3 * 4));
+        assert_eq!((table.form, table.steps), (form::OBLIVIOUS, 2));
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn fill_in_spread(tree: &mut Tree, rows: &[Row], targets: &[f64]) {
     }
 }
 
-fn data_window(rows: &[Row]) -> DataWindow {
+pub(super) fn data_window(rows: &[Row]) -> DataWindow {
     let mut services: Vec<u32> = rows
         .iter()
         .map(|row| row.feature(Feature::ServicePort))

@@ -3,17 +3,17 @@
 mod decision_tree;
 mod evaluate;
 mod judge;
+mod oblivious;
 
 #[cfg(test)]
 mod end_to_end;
-#[cfg(test)]
-mod oblivious;
 
 use crate::{dataset::Row, model::Model};
 
 pub use decision_tree::DecisionTree;
 pub use evaluate::{Accuracy, PredictorScores, Scores};
 pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
+pub use oblivious::Oblivious;
 
 /// Something that learns to predict log2(floor + bytes to come).
 pub trait Trainer: Send + Sync {

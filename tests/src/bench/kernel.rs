@@ -26,7 +26,11 @@ use treeline::{
     instance::Instance,
 };
 
-use crate::{replay::Record, trees, variant::Family};
+use crate::{
+    replay::Record,
+    trees::{self, Forest},
+    variant::Family,
+};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("TREELINE_OBJECTS"), "/treeline-peers"));
@@ -44,7 +48,7 @@ pub(crate) struct Maps {
     per_cpu: PerCpuArray<MapData, PerCpu>,
     /// `None` once they are another's to read.
     samples: Option<RingBuf<MapData>>,
-    active: Option<(u32, u32)>,
+    active: Option<Forest>,
 }
 
 impl Maps {
@@ -62,8 +66,8 @@ impl Maps {
         Ok(self.settings.set(0, settings, 0)?)
     }
 
-    /// Gives the model of so many trees of such a depth, unless it is there.
-    pub(crate) fn activate(&mut self, forest: (u32, u32)) -> Result<()> {
+    /// Gives the model of these trees, unless it is there.
+    pub(crate) fn activate(&mut self, forest: Forest) -> Result<()> {
         if self.active != Some(forest) {
             let table = trees::table(forest)
                 .map_err(|fault| anyhow!("the bench's trees do not fit: {fault:?}"))?;

@@ -12,6 +12,7 @@ use scheduler_common::{
 use crate::{
     kernel::{Kernel, Object, Pinned},
     measure::{self, Clock, Effort, Spread},
+    trees::Forest,
     variant::{Family, Hook, Variant, Work},
 };
 
@@ -23,7 +24,7 @@ const DECISIONS_AT_LEAST: f64 = 0.99;
 /// And the greatest where none is.
 const DECISIONS_AT_MOST: f64 = 0.01;
 
-pub(crate) const TREE: (u32, u32) = (1, 8);
+pub(crate) const TREE: Forest = Forest::of(1, 8);
 
 /// How many flows the packets belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,9 +121,12 @@ fn variants(flows: Flows) -> Vec<Variant> {
             Work::Other,
         ));
         for (name, forest) in [
-            ("walk_d8", (1, 8)),
-            ("walk_d12", (1, 12)),
-            ("walk_8xd6", (8, 6)),
+            ("walk_d8", TREE),
+            ("walk_d12", Forest::of(1, 12)),
+            ("walk_8xd6", Forest::of(8, 6)),
+            ("walk_oblivious_d8", Forest::oblivious(1, 8)),
+            ("walk_oblivious_d12", Forest::oblivious(1, 12)),
+            ("walk_oblivious_8xd6", Forest::oblivious(8, 6)),
         ] {
             all.push(Variant::object((name, "walk"), place, Work::Walk(forest)));
         }
@@ -133,10 +137,17 @@ fn variants(flows: Flows) -> Vec<Variant> {
 fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
     let mut own = |name, work| all.push(Variant::pinned(name, place, work));
     own("cached", Work::Cached);
-    own("decision_d6", Work::Decision((1, 6)));
+    own("decision_d6", Work::Decision(Forest::of(1, 6)));
     own("decision_d8", Work::Decision(TREE));
-    own("decision_d12", Work::Decision((1, 12)));
-    own("decision_8xd6", Work::Decision((8, 6)));
+    own("decision_d12", Work::Decision(Forest::of(1, 12)));
+    own("decision_8xd6", Work::Decision(Forest::of(8, 6)));
+    for (name, forest) in [
+        ("decision_oblivious_d8", Forest::oblivious(1, 8)),
+        ("decision_oblivious_d12", Forest::oblivious(1, 12)),
+        ("decision_oblivious_8xd6", Forest::oblivious(8, 6)),
+    ] {
+        own(name, Work::Decision(forest));
+    }
     own("sampled", Work::Sampled(TREE));
     // The same path as the bench builds it: the two must cost the same.
     all.push(Variant::object(
