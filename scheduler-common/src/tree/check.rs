@@ -14,6 +14,8 @@ pub enum TableError {
     TooLarge,
     /// The factor is not that of the number of trees.
     MeanFactor(u32),
+    /// More than any leaf holds, or not 0 though there is but one tree.
+    Bias(u32),
     /// The roots are not all among the blocks in use, or one without a tree is no leaf of nothing.
     Root {
         /// The tree.
@@ -50,7 +52,7 @@ impl Table {
     /// Whether the kernel may be given this table.
     ///
     /// # Errors
-    /// The first fault found: version, size, a child out of range or not behind its parent, a split
+    /// The first fault found: version, size, bias, a child out of range or not behind its parent, a split
     /// on no feature, a path that does not end within the number of steps.
     pub fn check(&self) -> Result<(), TableError> {
         if self.abi_version != ABI_VERSION {
@@ -65,6 +67,9 @@ impl Table {
         }
         if self.mean_factor != mean_factor(self.trees) {
             return Err(TableError::MeanFactor(self.mean_factor));
+        }
+        if self.bias_q8 > u32::from(u16::MAX) || self.bias_q8 > 0 && self.trees <= 1 {
+            return Err(TableError::Bias(self.bias_q8));
         }
         if self.trees == 0 {
             return Ok(());

@@ -155,7 +155,7 @@ pub struct Table {
     pub abi_version: u32,
     /// Number of this model on this host; 0 = no model.
     pub generation: u32,
-    /// Trees in use; their predictions are averaged. 0 = no model.
+    /// Trees in use; what is predicted is their mean, less the bias. 0 = no model.
     pub trees: u32,
     /// [`mean_factor`] of `trees`, so that the kernel need not divide.
     pub mean_factor: u32,
@@ -167,8 +167,13 @@ pub struct Table {
     pub node_count: u32,
     /// Blocks in use.
     pub block_count: u32,
+    /// Taken off the trees' mean, in 1/256; 0 where there is but one tree.
+    ///
+    /// A sum of trees whose leaves are corrections, some of them negative, is a mean too: of `n` trees each leaf
+    /// is packed as the bias plus `n` times its correction.
+    pub bias_q8: u32,
     /// Explicit padding: groups of four blocks begin at multiples of 64 bytes.
-    pub _pad: [u32; 8],
+    pub _pad: [u32; 7],
     /// First the root of each tree, a leaf of nothing where there is no tree; then groups of four.
     pub blocks: [Block; MAX_BLOCKS],
 }
@@ -201,14 +206,15 @@ impl Table {
         depth: 0,
         node_count: 0,
         block_count: 0,
-        _pad: [0; 8],
+        bias_q8: 0,
+        _pad: [0; 7],
         blocks: [Block {
             thresholds: [0; 3],
             link: 0,
         }; MAX_BLOCKS],
     };
 
-    /// Mean prediction of the trees; `None` for a table without trees.
+    /// Mean of the trees less the bias, at least 0; `None` for a table without trees.
     #[inline(always)]
     pub fn walk(&self, features: &Features) -> Option<Leaf> {
         match self.trees {
@@ -256,10 +262,10 @@ impl Table {
                 sigma_sum += u64::from(leaf.sigma_q8);
             }
         }
-        let mean = |sum: u64| (sum.wrapping_mul(u64::from(self.mean_factor)) >> MEAN_SHIFT) as u16;
+        let mean = |sum: u64| sum.wrapping_mul(u64::from(self.mean_factor)) >> MEAN_SHIFT;
         Leaf {
-            log2_q8: mean(log2_sum),
-            sigma_q8: mean(sigma_sum),
+            log2_q8: mean(log2_sum).saturating_sub(u64::from(self.bias_q8)) as u16,
+            sigma_q8: mean(sigma_sum) as u16,
         }
     }
 

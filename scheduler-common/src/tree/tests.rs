@@ -55,6 +55,36 @@ fn an_empty_table_predicts_nothing() {
 }
 
 #[test]
+fn a_sum_of_corrections_is_a_mean_less_the_bias() {
+    let corrections = [[-300, 40], [20, 500], [-7, 7]];
+    let bias_q8 = 1000;
+    let trees = corrections.map(|pair| {
+        let [low, high] = pair.map(|delta| leaf((bias_q8 + 3 * delta) as u16, 30));
+        let split = Node::Split {
+            feature: 3,
+            threshold: 10,
+            at_most: 1,
+            above: 2,
+        };
+        vec![split, low, high]
+    });
+    let mut table = Table::pack(1, &trees).unwrap();
+    table.bias_q8 = bias_q8 as u32;
+    table.check().unwrap();
+    let mut features = [0; SLOTS];
+    // -300 + 20 - 7 is less than nothing to come.
+    assert_eq!(
+        table.walk(&features),
+        Some(Leaf {
+            log2_q8: 0,
+            sigma_q8: 30
+        })
+    );
+    features[3] = 11;
+    assert_eq!(table.walk(&features).unwrap().log2_q8, 40 + 500 + 7);
+}
+
+#[test]
 fn a_walk_that_has_arrived_stays() {
     let mut table = stump();
     table.steps = MAX_STEPS;
@@ -92,6 +122,10 @@ fn faults_are_found() {
         fault(|t| t.mean_factor -= 1),
         TableError::MeanFactor(0xff_ffff)
     );
+    assert_eq!(fault(|t| t.bias_q8 = 1), TableError::Bias(1));
+    let mut two = Table::pack(1, &[comb(1), comb(1)]).unwrap();
+    two.bias_q8 = 1 << 16;
+    assert_eq!(two.check(), Err(TableError::Bias(1 << 16)));
     assert_eq!(fault(|t| t.block_count = 15), TableError::Root { tree: 15 });
     assert_eq!(
         fault(|t| t.blocks[9].thresholds[2] = 1),
@@ -272,8 +306,13 @@ fn features() -> impl Strategy<Value = Features> {
     })
 }
 
-fn walks_alike(trees: &[Vec<Node>], rows: &[Features]) -> Result<(), TestCaseError> {
-    let table = Table::pack(1, trees).unwrap();
+fn bias() -> impl Strategy<Value = u16> {
+    prop_oneof![2 => Just(0), 2 => 0u16..300, 1 => any::<u16>()]
+}
+
+fn walks_alike(trees: &[Vec<Node>], rows: &[Features], bias: u16) -> Result<(), TestCaseError> {
+    let mut table = Table::pack(1, trees).unwrap();
+    table.bias_q8 = if trees.len() > 1 { u32::from(bias) } else { 0 };
     prop_assert_eq!(table.check(), Ok(()));
     for features in rows {
         let (mut log2, mut sigma) = (0, 0);
@@ -285,7 +324,8 @@ fn walks_alike(trees: &[Vec<Node>], rows: &[Features]) -> Result<(), TestCaseErr
         }
         let walked = table.walk(features).unwrap();
         let mean = |sum| sum / trees.len() as u32;
-        prop_assert_eq!(u32::from(walked.log2_q8), mean(log2));
+        let less = mean(log2).saturating_sub(table.bias_q8);
+        prop_assert_eq!(u32::from(walked.log2_q8), less);
         prop_assert_eq!(u32::from(walked.sigma_q8), mean(sigma));
     }
     Ok(())
@@ -296,30 +336,32 @@ proptest! {
     fn a_packed_forest_walks_as_its_single_splits_do(
         trees in proptest::collection::vec(tree(), 1..=MAX_TREES),
         rows in proptest::collection::vec(features(), 20),
+        bias in bias(),
     ) {
-        walks_alike(&trees, &rows)?;
+        walks_alike(&trees, &rows, bias)?;
     }
 
     #[test]
     fn leaves_at_every_level_are_met(
         shapes in proptest::collection::vec((any::<u32>(), 0..=MAX_DEPTH), 1..=MAX_TREES),
         rows in proptest::collection::vec(features(), 20),
+        bias in bias(),
     ) {
         let trees: Vec<_> = shapes
             .into_iter()
             .map(|(turns, depth)| winding(turns, depth))
             .collect();
-        walks_alike(&trees, &rows)?;
+        walks_alike(&trees, &rows, bias)?;
     }
 
     #[test]
     fn whatever_the_table_holds_a_walk_ends(
         words in proptest::collection::vec(any::<([u32; 3], u32)>(), 64),
         steps in any::<u32>(),
-        (trees, mean_factor) in (0u32..40, any::<u32>()),
+        (trees, mean_factor, bias_q8) in (0u32..40, any::<u32>(), any::<u32>()),
         features in any::<Features>(),
     ) {
-        let mut table = Box::new(Table { trees, mean_factor, steps, ..Table::EMPTY });
+        let mut table = Box::new(Table { trees, mean_factor, bias_q8, steps, ..Table::EMPTY });
         for (index, (thresholds, link)) in words.into_iter().enumerate() {
             table.blocks[index] = Block { thresholds, link };
         }
