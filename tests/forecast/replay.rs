@@ -111,7 +111,11 @@ impl Host {
                 self.pass(&parsed.headers, packet);
             }
         }
-        let last_ns = packets.iter().map(|packet| packet.time_ns).max().unwrap_or(0);
+        let last_ns = packets
+            .iter()
+            .map(|packet| packet.time_ns)
+            .max()
+            .unwrap_or(0);
         let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
         entries.extend(self.flows.drain().map(|(_, entry)| (entry.session, entry)));
         for entry in entries.into_values() {
@@ -191,7 +195,11 @@ impl Host {
     }
 
     fn places(&self, headers: &Headers, story: &Story, halves: (u32, u32)) -> [history::Place; 2] {
-        let hook = if halves.1 == 0 { Hook::Egress } else { Hook::Ingress };
+        let hook = if halves.1 == 0 {
+            Hook::Egress
+        } else {
+            Hook::Ingress
+        };
         history::places(headers, story, halves, (hook, IFINDEX), &self.hashing)
     }
 
@@ -203,8 +211,7 @@ impl Host {
             entry.in_message[own] += 1;
         }
         let message_k = entry.in_message[own];
-        let of_message =
-            step.new_bytes > 0 && (decision || MESSAGE_PACKETS.contains(&message_k));
+        let of_message = step.new_bytes > 0 && (decision || MESSAGE_PACKETS.contains(&message_k));
         let of_flow = FLOW_PACKETS.contains(&flow_k);
         if !of_message && !of_flow {
             return;
@@ -214,12 +221,26 @@ impl Host {
             // As if the programs asked here; on a copy, for they do not.
             step.events = event::DECISION;
             let mut copy = flow;
-            flow::turn_page((&mut copy, &mut story), headers, &self.settings, now_ns, &mut step);
+            flow::turn_page(
+                (&mut copy, &mut story),
+                headers,
+                &self.settings,
+                now_ns,
+                &mut step,
+            );
         }
         let mut features = [0; SLOTS];
         let socket = Socket::default();
         features::extract(headers, (&flow, &story), (&step, &socket), &mut features);
-        let row = |bytes_at| row(features, bytes_at, (now_ns, entry.session), story.halves[own].message, own);
+        let row = |bytes_at| {
+            row(
+                features,
+                bytes_at,
+                (now_ns, entry.session),
+                story.halves[own].message,
+                own,
+            )
+        };
         if of_message {
             entry.waiting[own].push(Seen {
                 unit: Unit::Message,
@@ -254,7 +275,9 @@ impl Host {
         }
         let waiting = std::mem::take(&mut entry.waiting[halves.0 as usize]);
         // Rows of the message that begins with this very packet stay.
-        let (ending, rest) = waiting.into_iter().partition(|seen| seen.row.message == ended.message);
+        let (ending, rest) = waiting
+            .into_iter()
+            .partition(|seen| seen.row.message == ended.message);
         entry.waiting[halves.0 as usize] = rest;
         self.label(ending, ended);
     }
@@ -289,7 +312,10 @@ impl Whole {
 
     /// Its rows, if the flow was seen whole by `now_ns`.
     fn ended(self, now_ns: u64) -> Vec<Seen> {
-        let udp = self.rows.first().is_some_and(|seen| seen.row.features[2] == u32::from(UDP));
+        let udp = self
+            .rows
+            .first()
+            .is_some_and(|seen| seen.row.features[2] == u32::from(UDP));
         let silent = now_ns.saturating_sub(self.last_ns) > UDP_SILENCE_NS;
         if !self.begun || !(self.closed || udp && silent || self.bytes > 100_000) {
             return Vec::new();
@@ -303,7 +329,13 @@ impl Whole {
     }
 }
 
-fn row(features: Features, bytes_at: u64, (time_ns, session): (u64, u64), message: u32, half: usize) -> Row {
+fn row(
+    features: Features,
+    bytes_at: u64,
+    (time_ns, session): (u64, u64),
+    message: u32,
+    half: usize,
+) -> Row {
     Row {
         features,
         bytes_at,

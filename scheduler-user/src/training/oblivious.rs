@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::Path, process::Command};
 use scheduler_common::features::Feature;
 
 use super::{
-    DecisionTree, JudgeLimits, Trainer as _,
+    DecisionTree, JudgeLimits, Parameters, Trainer as _,
     end_to_end::{host_rows, ordinary, turned_over},
     evaluate::{Predictor, evaluate},
     split,
@@ -126,11 +126,11 @@ fn candidates(rows: &[Row]) -> Vec<(usize, u32)> {
 
 /// Held-out R² of an ordinary and an oblivious tree of one depth.
 fn compare(train: &[Row], test: &[Row], depth: u16) -> [f64; 2] {
-    let cart = DecisionTree {
+    let cart = DecisionTree(Parameters {
         splits: depth,
         min_leaf_rows: MIN_LEAF_ROWS,
-        seed: 0,
-    };
+        ..Parameters::TREE
+    });
     let cart = cart.train(train).unwrap();
     let oblivious = Oblivious::train(train, u32::from(depth));
     [evaluate(&cart, test), evaluate(&oblivious, test)].map(|scores| scores.all.r2)
