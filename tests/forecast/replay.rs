@@ -36,8 +36,6 @@ pub(super) struct Seen {
     pub(super) unit: Unit,
     /// Number of the packet, from 1.
     pub(super) k: u32,
-    /// Whether the programs ask the model here.
-    pub(super) decision: bool,
     pub(super) row: Row,
 }
 
@@ -245,7 +243,6 @@ impl Host {
             entry.waiting[own].push(Seen {
                 unit: Unit::Message,
                 k: message_k,
-                decision,
                 row: row(u64::from(flow.halves[own].bytes)),
             });
         }
@@ -253,7 +250,6 @@ impl Host {
             entry.whole.rows.push(Seen {
                 unit: Unit::Flow,
                 k: flow_k,
-                decision,
                 row: row(0),
             });
         }
@@ -348,5 +344,9 @@ fn row(
         hook: Hook::Egress,
         generation: 0,
         predicted_log2_q8: 0,
+        network_hash: 0,
+        censored: false,
+        shadow_generation: 0,
+        shadow_log2_q8: 0,
     }
 }

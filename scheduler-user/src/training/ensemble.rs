@@ -1,6 +1,7 @@
 //! Several trees: forests, whose mean counts, and a boosted sum.
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use scheduler_common::features::Feature;
 
 use super::{TrainError, Trainer, examples::Examples, library::Columns, parameters::Parameters};
 use crate::{
@@ -65,13 +66,16 @@ impl Trainer for Boosted {
     fn train(&self, rows: &[Row]) -> Result<Model, TrainError> {
         let parameters = &self.0;
         let examples = Examples::of(rows, parameters, 4 * parameters.min_leaf_rows.max(1))?;
-        let columns = Columns::<u32>::of(&examples.rows)?;
         let base = examples.mean();
         let mut random = StdRng::seed_from_u64(parameters.seed);
         let mut wrong: Vec<f64> = examples.targets.iter().map(|it| it - base).collect();
         let mut trees = Vec::new();
         for _ in 0..parameters.trees {
             let weights = drawn(&examples, parameters.row_share, &mut random);
+            let mut features = Feature::ALL.to_vec();
+            features.shuffle(&mut random);
+            features.truncate(parameters.features_a_tree.max(1));
+            let columns = Columns::only(&examples.rows, &features)?;
             let mut tree = columns.tree(&wrong, weights.as_deref(), parameters)?;
             for node in &mut tree.nodes {
                 node.output *= parameters.learning_rate;

@@ -76,26 +76,27 @@ impl Examples {
 
     /// Counts the training rows of every node, and how far from the model's word those of a leaf lie.
     fn fill_in_rows_and_spread(&self, model: &mut Model) {
-        let whole = !model.combine.is_mean();
-        let Model { trees, .. } = &*model;
-        let spreads: Vec<Vec<(u64, f64)>> = trees
-            .iter()
-            .map(|tree| {
-                let mut found = vec![(0, 0.0); tree.nodes.len()];
-                for (row, target) in self.rows.iter().zip(&self.targets) {
-                    // Of a sum no tree says the target; the error is that of all of them.
-                    let said = whole.then(|| model.predict(&row.features));
-                    let mut last = 0;
-                    for index in tree.path(&row.features) {
-                        found[index].0 += 1;
-                        last = index;
-                    }
-                    let said = said.unwrap_or(tree.nodes[last].output);
-                    found[last].1 += (target - said).powi(2);
+        // Of a sum no tree says the target; the error is that of all of them.
+        let sums: Option<Vec<f64>> = (!model.combine.is_mean()).then(|| {
+            let rows = self.rows.iter();
+            rows.map(|row| model.predict(&row.features)).collect()
+        });
+        let spread = |tree: &Tree| {
+            let mut found = vec![(0, 0.0); tree.nodes.len()];
+            for (index, (row, target)) in self.rows.iter().zip(&self.targets).enumerate() {
+                let mut last = 0;
+                for node in tree.path(&row.features) {
+                    found[node].0 += 1;
+                    last = node;
                 }
-                found
-            })
-            .collect();
+                let said = sums
+                    .as_ref()
+                    .map_or(tree.nodes[last].output, |all| all[index]);
+                found[last].1 += (target - said).powi(2);
+            }
+            found
+        };
+        let spreads: Vec<Vec<(u64, f64)>> = model.trees.iter().map(spread).collect();
         for (tree, found) in model.trees.iter_mut().zip(spreads) {
             for (node, (rows, squares)) in tree.nodes.iter_mut().zip(found) {
                 node.rows = rows;
@@ -149,4 +150,86 @@ pub fn short_weights(rows: &[Row], short_weight: f64) -> Vec<f64> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    use scheduler_common::tree::TARGET_FLOOR_BYTES;
+
+    use super::{
+        super::{choice, trainer},
+        *,
+    };
+    use crate::dataset::samples;
+
+    /// A service whose messages are short or long, and one feature that tells which four times in five.
+    fn doubtful_rows(count: usize, seed: u64) -> Vec<Row> {
+        let mut random = StdRng::seed_from_u64(seed);
+        (0..count as u64)
+            .map(|time| {
+                let mut row = samples::row(time, time, 443);
+                let long = random.random_bool(0.4);
+                let told = random.random_bool(0.8) == long;
+                row.features[Feature::RequestBytes as usize] =
+                    random.random_range(0..500) + 500 * u32::from(told);
+                row.features[Feature::GapUs as usize] = random.random_range(0..1000);
+                row.remaining_bytes = if long { 3_000_000 } else { 2_000 };
+                row
+            })
+            .collect()
+    }
+
+    /// Shares of the short messages called bulk, and of the long ones called short.
+    fn wrong(model: &Model, rows: &[Row]) -> [f64; 2] {
+        [false, true].map(|long| {
+            let of_kind: Vec<&Row> = rows
+                .iter()
+                .filter(|row| (row.remaining_bytes > SHORT_BYTES) == long)
+                .collect();
+            let bulk = |row: &&&Row| {
+                let bytes = (SHORT_BYTES as f64 + f64::from(TARGET_FLOOR_BYTES)).log2();
+                model.predict(&row.features) > bytes
+            };
+            let wrong = of_kind.iter().filter(|row| bulk(row) != long).count();
+            wrong as f64 / of_kind.len() as f64
+        })
+    }
+
+    #[test]
+    fn weights_make_short_messages_called_bulk_rarer() {
+        let (train, later) = (doubtful_rows(4000, 1), doubtful_rows(4000, 2));
+        for name in ["tree", "forest", "extra", "boosted"] {
+            let choice = choice(name).unwrap();
+            let wrong_at = |short_weight| {
+                let parameters = Parameters {
+                    short_weight,
+                    ..choice.defaults
+                };
+                wrong(&choice.with(parameters).train(&train).unwrap(), &later)
+            };
+            let [even, dear] = [1.0, 4.0].map(wrong_at);
+            // Fewer of one mistake are bought with more of the other.
+            assert!(
+                even[0] > 0.1 && dear[0] < even[0] / 2.0,
+                "{name}: {even:?}, {dear:?}"
+            );
+            assert!(dear[1] > even[1], "{name}: {even:?}, {dear:?}");
+        }
+    }
+
+    #[test]
+    fn rows_whose_end_is_unknown_teach_only_where_they_are_long() {
+        let mut rows = doubtful_rows(400, 3);
+        for row in rows
+            .iter_mut()
+            .filter(|row| row.remaining_bytes <= SHORT_BYTES)
+        {
+            row.censored = true;
+        }
+        rows[0].censored = true;
+        let model = trainer("constant").unwrap().train(&rows).unwrap();
+        let long = rows.iter().filter(|row| row.remaining_bytes > SHORT_BYTES);
+        assert_eq!(model.data.rows, long.count() as u64);
+    }
 }

@@ -14,6 +14,8 @@ pub struct Parameters {
     pub trees: usize,
     /// Features that a split of a forest may choose from.
     pub features_a_split: usize,
+    /// Features, drawn at random, that a boosted tree sees.
+    pub features_a_tree: usize,
     /// Share of what a boosted tree finds that is taken over.
     pub learning_rate: f64,
     /// Share of the rows that a boosted tree sees.
@@ -31,6 +33,7 @@ impl Parameters {
         min_leaf_rows: 20,
         trees: 1,
         features_a_split: 20,
+        features_a_tree: 20,
         learning_rate: 1.0,
         row_share: 1.0,
         short_weight: 1.0,
