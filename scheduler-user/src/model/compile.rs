@@ -274,8 +274,8 @@ mod tests {
             }
         );
         assert_eq!(
-            compile(&of_trees(vec![full(12), full(11)])).unwrap_err(),
-            CompileError::TooManyBlocks { nodes: 8191 + 4095 }
+            compile(&of_trees(vec![full(12); 4])).map(drop).unwrap_err(),
+            CompileError::TooManyBlocks { nodes: 4 * 8191 }
         );
         assert_eq!(
             compile(&of_trees(vec![])).unwrap_err(),
