@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Blocks in a table: a power of two, so that an index is bounded by a mask.
-pub const MAX_BLOCKS: usize = 4096;
+pub const MAX_BLOCKS: usize = 16384;
 /// Trees in a table.
 pub const MAX_TREES: usize = 16;
 /// Splits on a path.
