@@ -44,7 +44,7 @@ impl Parameters {
         splits: 12,
         min_leaf_rows: 5,
         trees: 16,
-        features_a_split: 8,
+        features_a_split: 14,
         ..Self::TREE
     };
     /// Defaults of the forest with random thresholds.
