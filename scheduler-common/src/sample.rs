@@ -73,8 +73,16 @@ pub struct Sample {
     pub band: u8,
     /// Explicit padding.
     pub _pad: u8,
+    /// Keyed hash of the far end's network, a /24 or a /48; the key changes with every load of the programs.
+    pub network_hash: u32,
+    /// Generation of the model that is only watched; 0 = none.
+    pub shadow_generation: u32,
+    /// What it predicts, as [`Sample::predicted_log2_q8`]; meaningful if `shadow_generation` is not 0.
+    pub shadow_log2_q8: u32,
+    /// Explicit padding.
+    pub _pad_more: u32,
     /// Features at a decision point; zero in an end record.
     pub features: Features,
 }
 
-const _: () = assert!(size_of::<Sample>() == 176 && align_of::<Sample>() == 8);
+const _: () = assert!(size_of::<Sample>() == 192 && align_of::<Sample>() == 8);

@@ -105,6 +105,12 @@ pub fn sample_name(tag: u64, hashing: &Hashing) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
+/// The name of a network in samples: half of the same cipher's answer for it.
+#[inline(always)]
+pub fn network_name(network: u64, hashing: &Hashing) -> u32 {
+    sample_name(network, hashing) as u32
+}
+
 #[inline(always)]
 fn round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);

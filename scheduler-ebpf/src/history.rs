@@ -37,21 +37,27 @@ pub fn places(
         | from_service << 24
         | outward << 25
         | u64::from(ifindex) << 32;
-    let far = match hook {
-        Hook::Egress => &headers.dst_addr,
-        Hook::Ingress => &headers.src_addr,
-    };
-    let network = if headers.ip_version == 4 {
-        u64::from(far[0] >> 8)
-    } else {
-        u64::from(far[0]) << 32 | u64::from(far[1] & 0xffff_0000)
-    };
+    let network = network(headers, hook);
     // A bit that no address has, for "all networks".
     let all = 1;
     [
         place(hash::kind(kind, all, hashing)),
         place(hash::kind(kind, network << 1, hashing)),
     ]
+}
+
+/// The far end's network: 24 bits of an IPv4 address, the upper 48 of an IPv6 address in the upper bits.
+#[inline(always)]
+pub const fn network(headers: &Headers, hook: Hook) -> u64 {
+    let far = match hook {
+        Hook::Egress => &headers.dst_addr,
+        Hook::Ingress => &headers.src_addr,
+    };
+    if headers.ip_version == 4 {
+        (far[0] >> 8) as u64
+    } else {
+        (far[0] as u64) << 32 | (far[1] & 0xffff_0000) as u64
+    }
 }
 
 #[inline(always)]

@@ -69,7 +69,7 @@ pub(crate) static SLOT_A: Array<Table, 1> = Array::new();
 #[btf_map]
 pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
 
-/// Writer: both programs, for sampled flows. Reader: the agent. Size: 11 397 samples, more than
+/// Writer: both programs, for sampled flows. Reader: the agent. Size: 10 485 samples, more than
 /// two CPUs may emit in one window; beyond that samples are lost, and counted.
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_RING_BYTES> = RingBuf::new();

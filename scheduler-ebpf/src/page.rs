@@ -57,7 +57,12 @@ impl Page<'_> {
         );
         let mut report = Report {
             counts,
-            sampler: Sampler::new(self.flow.tag, self.known, now_ns),
+            sampler: Sampler::new(
+                self.flow.tag,
+                self.known,
+                now_ns,
+                history::network(self.headers, self.known.hook),
+            ),
             budget,
         };
         let half = self.step.half & 1;

@@ -33,6 +33,8 @@ pub(crate) struct Sampler {
     tag: u64,
     known: Known,
     now_ns: u64,
+    /// The far end's ([`scheduler_ebpf::history::network`]).
+    network: u64,
 }
 
 /// Where a packet's outcome is written down.
@@ -44,8 +46,13 @@ pub(crate) struct Report<'a> {
 
 impl Sampler {
     #[inline(always)]
-    pub(crate) const fn new(tag: u64, known: Known, now_ns: u64) -> Self {
-        Self { tag, known, now_ns }
+    pub(crate) const fn new(tag: u64, known: Known, now_ns: u64, network: u64) -> Self {
+        Self {
+            tag,
+            known,
+            now_ns,
+            network,
+        }
     }
 
     /// Whether the flow is sampled: a flow is so as a whole or not at all.
@@ -136,11 +143,20 @@ impl Report<'_> {
         // SAFETY: the ring's record is as large and as aligned as a sample, and every bit pattern is one; the callers
         // write all fields before they submit it.
         let record = unsafe { &mut *entry.as_mut_ptr() };
-        let Sampler { tag, known, now_ns } = self.sampler;
+        let Sampler {
+            tag,
+            known,
+            now_ns,
+            network,
+        } = self.sampler;
         record.flow_hash = hash::sample_name(tag, known.hashing);
         record.time_ns = now_ns;
         record.abi_version = ABI_VERSION as u16;
         record._pad = 0;
+        record.network_hash = hash::network_name(network, known.hashing);
+        record.shadow_generation = 0;
+        record.shadow_log2_q8 = 0;
+        record._pad_more = 0;
         Some((entry, record))
     }
 }

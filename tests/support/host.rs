@@ -83,6 +83,7 @@ struct Pass<'a> {
     hashing: &'a Hashing,
     now_ns: u64,
     tag: u64,
+    network: u64,
     means: &'a mut HashMap<u32, HistoryEntry>,
     counters: Vec<Counter>,
     samples: Vec<Sample>,
@@ -199,6 +200,7 @@ impl Twin {
             hashing,
             now_ns: clocks.fine_ns,
             tag: identity.tag,
+            network: history::network(headers, hook),
             means: &mut self.means,
             counters: vec![packets_of(hook)],
             samples: Vec::new(),
@@ -419,6 +421,10 @@ impl Pass<'_> {
             half: half as u8,
             band: 0,
             _pad: 0,
+            network_hash: hash::network_name(self.network, self.hashing),
+            shadow_generation: 0,
+            shadow_log2_q8: 0,
+            _pad_more: 0,
             features: [0; SLOTS],
         }
     }

@@ -216,6 +216,10 @@ fn snapshot(sample: &Sample, hook: Hook) -> Row {
         hook,
         generation: sample.generation,
         predicted_log2_q8: sample.predicted_log2_q8,
+        network_hash: sample.network_hash,
+        censored: false,
+        shadow_generation: sample.shadow_generation,
+        shadow_log2_q8: sample.shadow_log2_q8,
     }
 }
 

@@ -37,6 +37,14 @@ pub struct Row {
     pub generation: u32,
     /// What it predicted, log2 in 1/256; meaningful if `generation` is not 0.
     pub predicted_log2_q8: u32,
+    /// Keyed hash of the far end's network.
+    pub network_hash: u32,
+    /// Whether the message went on after what is known: the label is a lower bound then.
+    pub censored: bool,
+    /// Generation of the model that was only watched at that moment; 0 = none.
+    pub shadow_generation: u32,
+    /// What it predicted, likewise.
+    pub shadow_log2_q8: u32,
 }
 
 impl Row {
@@ -86,6 +94,11 @@ pub(crate) mod samples {
             hook: Hook::Egress,
             generation: 0,
             predicted_log2_q8: 0,
+            // Each flow from a network of its own.
+            network_hash: flow_hash as u32,
+            censored: false,
+            shadow_generation: 0,
+            shadow_log2_q8: 0,
         }
     }
 
@@ -107,6 +120,10 @@ pub(crate) mod samples {
             half: 0,
             band: 0,
             _pad: 0,
+            network_hash: flow_hash as u32,
+            shadow_generation: 0,
+            shadow_log2_q8: 0,
+            _pad_more: 0,
             features,
         }
     }

@@ -6,10 +6,10 @@
 
 use scheduler_common::{features::Feature, tree::MAX_DEPTH};
 
-use super::{TrainError, Trainer, decision_tree::data_window};
+use super::{TrainError, Trainer, examples::Examples, parameters::Parameters};
 use crate::{
     dataset::Row,
-    model::{Model, Split, Tree, TreeNode},
+    model::{Combine, Model, Split, Tree, TreeNode},
 };
 
 /// Ranges of values that a feature is divided into at most, about as many rows in each.
@@ -41,23 +41,14 @@ impl Trainer for Oblivious {
     }
 
     fn train(&self, rows: &[Row]) -> Result<Model, TrainError> {
-        let needed = 2 * self.min_leaf_rows.max(1);
-        if rows.len() < needed {
-            return Err(TrainError::TooFewRows {
-                rows: rows.len(),
-                needed,
-            });
-        }
-        let targets: Vec<f64> = rows.iter().map(Row::target).collect();
-        let model = Model::new(
-            self.name(),
-            data_window(rows),
-            vec![self.tree(rows, &targets)],
-        );
-        model
-            .check()
-            .map_err(|error| TrainError::Shape(error.to_string()))?;
-        Ok(model)
+        let parameters = Parameters {
+            splits: self.splits,
+            min_leaf_rows: self.min_leaf_rows,
+            ..Parameters::TREE
+        };
+        let examples = Examples::of(rows, &parameters, 2 * self.min_leaf_rows.max(1))?;
+        let tree = self.tree(&examples.rows, &examples.targets);
+        examples.model(self.name(), vec![tree], Combine::Mean)
     }
 }
 

@@ -126,11 +126,11 @@ fn rows_that_are_all_alike_are_a_leaf() {
 
 /// Held-out R² of an ordinary and an oblivious tree of one depth.
 fn compare(train: &[Row], test: &[Row], depth: u16) -> [f64; 2] {
-    let cart = DecisionTree {
+    let cart = DecisionTree(Parameters {
         splits: depth,
         min_leaf_rows: MIN_LEAF_ROWS,
-        seed: 0,
-    };
+        ..Parameters::TREE
+    });
     let cart = cart.train(train).unwrap();
     let oblivious = Oblivious {
         splits: depth,
