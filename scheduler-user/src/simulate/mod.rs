@@ -19,6 +19,7 @@ mod closed_forms;
 
 pub use bands::Within;
 pub use outcome::{Bottleneck, CLASS_BOUNDS_BYTES, Figures, Replay};
+pub(crate) use outcome::{CLASSES, Tally};
 pub use path::{Paths, Segment};
 pub use traffic::{Message, Traffic};
 

@@ -1,19 +1,29 @@
 //! Rows → model, and the judgement whether it may act.
 
+mod advantage;
 mod decision_tree;
 mod evaluate;
+mod forecast;
 mod judge;
+mod measures;
 
 #[cfg(test)]
 mod end_to_end;
+#[cfg(test)]
+mod honesty;
+#[cfg(test)]
+mod mixes;
 #[cfg(test)]
 mod oblivious;
 
 use crate::{dataset::Row, model::Model};
 
+pub use advantage::Advantage;
 pub use decision_tree::DecisionTree;
 pub use evaluate::{Accuracy, PredictorScores, Scores};
+pub use forecast::{Closed, Gains, LOADS, LoadGains, forecast};
 pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
+pub use measures::{BULK_BYTES, Bulk, Calibration, Lean};
 
 /// Something that learns to predict log2(floor + bytes to come).
 pub trait Trainer: Send + Sync {

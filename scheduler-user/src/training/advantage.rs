@@ -1,0 +1,97 @@
+//! By how much one way of giving bands beats another, and how surely.
+
+use rand::{SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    evaluate::mean,
+    forecast::{Arena, LOADS},
+};
+use crate::simulate::{CLASSES, Paths, Tally};
+
+/// Redraws of the messages; each is replayed at every load under every contender.
+const REDRAWS: u64 = 24;
+/// Runs of messages that a redraw is made of.
+const BLOCKS: usize = 40;
+/// Messages of a class in a redraw below which its slowdown is left out.
+const MIN_CLASS_MESSAGES: u64 = 10;
+
+/// What a contender wins over another.
+///
+/// The measure is the mean, over loads, of the logarithm of the ratio in mean slowdown and of that in mean
+/// completion time: 0.1 is about ten per cent in both. Mean and error come from redraws of the messages in blocks,
+/// each replayed anew under both, so the error holds what other messages, another order of arrival and other
+/// queues would have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advantage {
+    /// Mean gain, as a logarithm of a ratio; negative if it loses.
+    pub gain: f64,
+    /// Standard error of the same.
+    pub standard_error: f64,
+    /// Change of mean slowdown in the class of size (small, medium, large) that fares worst, as a logarithm of a ratio;
+    /// above 0 it is slower.
+    pub worst_class: f64,
+}
+
+/// Sums of one contender, by redraw and load.
+type Tallies = Vec<[Tally; LOADS.len()]>;
+
+/// Replays `contenders` on the same redraws; the order of the answer is theirs.
+pub(super) fn contest(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<Tallies> {
+    let mut tallies: Vec<Tallies> = vec![Vec::new(); contenders.len()];
+    for redraw in 0..REDRAWS {
+        let mut random = StdRng::seed_from_u64(seed.wrapping_add(redraw));
+        let places = arena.traffic.redrawn(BLOCKS, &mut random);
+        let jobs = LOADS.map(|load| arena.traffic.jobs_of(places.iter().copied(), load));
+        for (tallies, paths) in tallies.iter_mut().zip(contenders) {
+            let tally = |jobs| Tally::of(jobs, &arena.took(jobs, paths), &arena.link);
+            tallies.push([0, 1, 2].map(|load: usize| tally(&jobs[load])));
+        }
+    }
+    tallies
+}
+
+impl Advantage {
+    /// Of the contender with `own` tallies over that with `other` ones, of the same contest.
+    pub(super) fn of(own: &Tallies, other: &Tallies) -> Self {
+        let gains: Vec<f64> = own.iter().zip(other).map(|(own, other)| gain(own, other)).collect();
+        let gain = mean(gains.iter().copied());
+        let variance = gains.iter().map(|it| (it - gain).powi(2)).sum::<f64>()
+            / gains.len().saturating_sub(1).max(1) as f64;
+        let worst_class = (0..CLASSES)
+            .filter_map(|class| class_change(own, other, class))
+            .fold(f64::NEG_INFINITY, f64::max);
+        Self {
+            gain,
+            standard_error: variance.sqrt(),
+            worst_class: if worst_class.is_finite() { worst_class } else { 0.0 },
+        }
+    }
+
+    /// Whether the gain is above `least` and above so many standard errors.
+    pub fn is_sure(&self, standard_errors: f64, least: f64) -> bool {
+        self.gain > least && self.gain > standard_errors * self.standard_error
+    }
+}
+
+fn gain(own: &[Tally; LOADS.len()], other: &[Tally; LOADS.len()]) -> f64 {
+    mean(own.iter().zip(other).map(|(own, other)| {
+        let slowdown = (other.mean_slowdown() / own.mean_slowdown()).ln();
+        let fct = (other.mean_fct_ns() / own.mean_fct_ns()).ln();
+        f64::midpoint(slowdown, fct)
+    }))
+}
+
+/// Mean change of a class over redraws, at the load where it is worst.
+fn class_change(own: &Tallies, other: &Tallies, class: usize) -> Option<f64> {
+    let at_load = |load: usize| {
+        let changes: Vec<f64> = (own.iter().zip(other))
+            .map(|(own, other)| (&own[load], &other[load]))
+            .filter(|(own, _)| own.messages[class] >= MIN_CLASS_MESSAGES)
+            .map(|(own, other)| (own.class_slowdown(class) / other.class_slowdown(class)).ln())
+            .collect();
+        (!changes.is_empty()).then(|| mean(changes.into_iter()))
+    };
+    (0..LOADS.len()).filter_map(at_load).reduce(f64::max)
+}

@@ -1,0 +1,183 @@
+//! What scheduling by a model would have meant for recent messages.
+
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::{InKernel, Predictor};
+use crate::{
+    dataset::Row,
+    model::{CompileError, Model, compile},
+    simulate::{Bottleneck, Job, Paths, Replay, Scheme, Traffic, replay},
+};
+
+/// Shares of the link that are asked for in turn.
+pub const LOADS: [f64; 3] = [0.5, 0.8, 0.9];
+
+/// A gap from aging to the oracle below this leaves nothing to win, and no share of it is named.
+const LEAST_GAP: f64 = 0.05;
+
+/// The same messages under every discipline, load by load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gains {
+    /// Rate of the link that was replayed.
+    pub link_rate_bps: u64,
+    /// Messages that were.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// By load, ascending.
+    pub loads: Vec<LoadGains>,
+}
+
+/// The same messages under every discipline at one load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadGains {
+    /// Share of the link that is asked for.
+    pub load: f64,
+    /// As they came.
+    pub fifo: Replay,
+    /// All at equal rates.
+    pub fair: Replay,
+    /// Bands by bytes sent: the floor.
+    pub aging: Replay,
+    /// Bands by what bytes so far foretell, which needs no feature.
+    pub bytes_so_far: Option<Replay>,
+    /// Bands by the running model.
+    pub running: Option<Replay>,
+    /// Bands by the model on trial.
+    pub candidate: Option<Replay>,
+    /// Bands by real sizes.
+    pub oracle: Replay,
+}
+
+/// Share of the gap from aging to the oracle that is closed; absent where the gap is below 5 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Of the gap in mean slowdown.
+    pub mean_slowdown: Option<f64>,
+    /// Of the gap in mean completion time.
+    pub mean_fct: Option<f64>,
+}
+
+impl LoadGains {
+    /// What the model on trial, or else the running one, closes of the gap.
+    pub fn closed(&self) -> Closed {
+        let Some(model) = self.candidate.or(self.running) else {
+            return Closed::default();
+        };
+        let share = |of: fn(&Replay) -> f64| {
+            let (aging, oracle) = (of(&self.aging), of(&self.oracle));
+            (aging > oracle * (1.0 + LEAST_GAP)).then(|| (aging - of(&model)) / (aging - oracle))
+        };
+        Closed {
+            mean_slowdown: share(|replay| replay.all.mean_slowdown),
+            mean_fct: share(|replay| replay.all.mean_fct_ms),
+        }
+    }
+}
+
+impl Display for Gains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mean slowdown")?;
+        for (index, gains) in self.loads.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let slowdown = |replay: &Replay| replay.all.mean_slowdown;
+            write!(f, "{comma} at load {} aging {:.2}", gains.load, slowdown(&gains.aging))?;
+            if let Some(model) = gains.candidate.or(gains.running) {
+                write!(f, ", model {:.2}", slowdown(&model))?;
+            }
+            write!(f, ", oracle {:.2}", slowdown(&gains.oracle))?;
+        }
+        Ok(())
+    }
+}
+
+/// Replays the messages of `rows` on a link of that rate; without a model it tells what there would be to win.
+///
+/// Rows that the model was trained on flatter it: pass later ones.
+///
+/// # Errors
+/// The model does not fit the kernel's table.
+pub fn forecast(
+    rows: &[Row],
+    model: Option<&Model>,
+    link_rate_bps: u64,
+) -> Result<Gains, CompileError> {
+    let arena = Arena::new(Traffic::of(rows), Bottleneck::of_rate(link_rate_bps));
+    let candidate = match model {
+        Some(model) => Some(arena.paths(&InKernel(compile(model)?))),
+        None => None,
+    };
+    Ok(arena.gains(&Entrants {
+        candidate,
+        ..Entrants::default()
+    }))
+}
+
+/// Messages, a link, and what needs no learning.
+pub(super) struct Arena {
+    pub(super) traffic: Traffic,
+    pub(super) link: Bottleneck,
+    pub(super) aging: Paths,
+    oracle: Paths,
+}
+
+/// Who is replayed beside aging and the oracle.
+#[derive(Default)]
+pub(super) struct Entrants {
+    pub(super) candidate: Option<Paths>,
+    pub(super) running: Option<Paths>,
+    pub(super) bytes_so_far: Option<Paths>,
+}
+
+impl Arena {
+    pub(super) fn new(traffic: Traffic, link: Bottleneck) -> Self {
+        let sizes = traffic.messages().iter().map(|message| message.bytes);
+        let oracle = Paths::of_sizes(sizes, &link.settings.cuts);
+        let aging = Paths::of_verdicts(traffic.sized(), &link.settings, |_| None);
+        Self {
+            traffic,
+            link,
+            aging,
+            oracle,
+        }
+    }
+
+    /// The ways of the messages through the bands where `predictor` guesses.
+    pub(super) fn paths(&self, predictor: &impl Predictor) -> Paths {
+        let guess = |row: &Row| Some(predictor.bytes_to_come(row));
+        Paths::of_verdicts(self.traffic.sized(), &self.link.settings, guess)
+    }
+
+    pub(super) fn gains(&self, entrants: &Entrants) -> Gains {
+        let of_load = |load| {
+            let jobs = self.traffic.jobs(load);
+            let serve = |scheme: Scheme<'_>| Replay::of(&jobs, &replay(&jobs, scheme), &self.link);
+            let banded = |paths: &Paths| serve(Scheme::Bands(paths, self.link.within));
+            LoadGains {
+                load,
+                fifo: serve(Scheme::Fifo),
+                fair: serve(Scheme::Fair),
+                aging: banded(&self.aging),
+                bytes_so_far: entrants.bytes_so_far.as_ref().map(banded),
+                running: entrants.running.as_ref().map(banded),
+                candidate: entrants.candidate.as_ref().map(banded),
+                oracle: banded(&self.oracle),
+            }
+        };
+        Gains {
+            link_rate_bps: self.link.rate_bps,
+            messages: self.traffic.messages().len() as u64,
+            bytes: self.traffic.bytes(),
+            loads: LOADS.map(of_load).to_vec(),
+        }
+    }
+
+    /// How long each job takes where bands are given by `paths`.
+    pub(super) fn took(&self, jobs: &[Job], paths: &Paths) -> Vec<f64> {
+        replay(jobs, Scheme::Bands(paths, self.link.within))
+    }
+}
