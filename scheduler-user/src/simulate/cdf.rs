@@ -54,7 +54,10 @@ impl Cdf {
 #[test]
 fn quantiles_lie_on_the_lines_between_points() {
     let cdf = Cdf(vec![(0.0, 0.0), (10.0, 0.5), (30.0, 1.0)]);
-    assert_eq!([0.0, 0.25, 0.75, 1.0].map(|q| cdf.quantile(q)), [0.0, 5.0, 20.0, 30.0]);
+    assert_eq!(
+        [0.0, 0.25, 0.75, 1.0].map(|q| cdf.quantile(q)),
+        [0.0, 5.0, 20.0, 30.0]
+    );
     let pareto = Cdf::pareto(1.1, (1000.0, 1e8));
     assert!(pareto.quantile(0.5) < 2000.0 && pareto.quantile(0.999) > 300_000.0);
 }

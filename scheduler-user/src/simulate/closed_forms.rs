@@ -179,11 +179,15 @@ fn measured(jobs: &[Job], scheme: Scheme<'_>) -> (f64, f64) {
 #[track_caller]
 fn near(what: &str, measured: f64, theory: f64, within: f64) {
     let off = measured / theory - 1.0;
-    println!("{what}: measured {measured:.4}, theory {theory:.4}, {:+.2} %", off * 100.0);
+    println!(
+        "{what}: measured {measured:.4}, theory {theory:.4}, {:+.2} %",
+        off * 100.0
+    );
     assert!(off.abs() < within, "{what}: {measured} against {theory}");
 }
 
-/// Every discipline against its closed form, in mean slowdown.
+/// Every discipline against its closed form, in mean time and slowdown, but for FIFO: under a heavy tail its mean is
+/// that of a few messages.
 fn check(name: &str, sizes: &Sizes, (load, rounds, seed): (f64, usize, u64)) {
     let queue = Queue::new(sizes, load);
     let jobs = sizes.jobs(load, rounds, seed);
@@ -191,24 +195,39 @@ fn check(name: &str, sizes: &Sizes, (load, rounds, seed): (f64, usize, u64)) {
     let of_jobs = || jobs.iter().map(|job| job.bytes as u64);
     let aging = Paths::of_verdicts(of_jobs().map(|bytes| (bytes, &[][..])), &settings, |_| None);
     let oracle = Paths::of_sizes(of_jobs(), &settings.cuts);
-    let forms: [(&str, Scheme<'_>, &dyn Fn(f64) -> f64); 5] = [
-        ("FIFO", Scheme::Fifo, &|x| queue.fifo(x)),
+    let forms: [(&str, Scheme<'_>, &dyn Fn(f64) -> f64); 4] = [
         ("fair", Scheme::Fair, &|x| queue.fair(x)),
         ("LAS", Scheme::Las, &|x| queue.las(x)),
-        ("aging", Scheme::Bands(&aging, Within::Fifo), &|x| queue.aging(x)),
-        ("oracle", Scheme::Bands(&oracle, Within::Fifo), &|x| queue.oracle(x)),
+        ("aging", Scheme::Bands(&aging, Within::Fifo), &|x| {
+            queue.aging(x)
+        }),
+        ("oracle", Scheme::Bands(&oracle, Within::Fifo), &|x| {
+            queue.oracle(x)
+        }),
     ];
     for (what, scheme, form) in forms {
         let what = format!("{name} {load} {what}");
         let measured = measured(&jobs, scheme);
-        near(&format!("{what}, time"), measured.0, sizes.mean_of(form), 0.03);
-        // Under FIFO the slowdown is the wait over the size: decided by a few of the smallest.
-        if !matches!(scheme, Scheme::Fifo) {
-            near(&format!("{what}, slowdown"), measured.1, queue.slowdown(form), 0.03);
-        }
+        near(
+            &format!("{what}, time"),
+            measured.0,
+            sizes.mean_of(form),
+            0.03,
+        );
+        near(
+            &format!("{what}, slowdown"),
+            measured.1,
+            queue.slowdown(form),
+            0.03,
+        );
     }
     let srpt = measured(&jobs, Scheme::Srpt).1;
-    near(&format!("{name} {load} SRPT, slowdown"), srpt, queue.srpt_slowdown(), 0.03);
+    near(
+        &format!("{name} {load} SRPT, slowdown"),
+        srpt,
+        queue.srpt_slowdown(),
+        0.03,
+    );
 }
 
 #[test]
@@ -220,6 +239,13 @@ fn m_m_1_waits_as_the_book_says() {
         near("FIFO", sizes.mean_of(|x| queue.fifo(x)), theory, 0.001);
         near("fair", sizes.mean_of(|x| queue.fair(x)), theory, 0.001);
         near("LAS", sizes.mean_of(|x| queue.las(x)), theory, 0.001);
+        let jobs = sizes.jobs(load, 10, 1);
+        near(
+            "FIFO, replayed",
+            measured(&jobs, Scheme::Fifo).0,
+            theory,
+            0.03,
+        );
         check("M/M/1", &sizes, (load, 10, 2));
     }
 }
@@ -232,7 +258,9 @@ fn a_heavy_tail_is_served_as_theory_says() {
 
 #[test]
 fn web_search_is_served_as_theory_says() {
-    let Some(cdf) = Cdf::published("websearch_dctcp") else { return };
+    let Some(cdf) = Cdf::published("websearch_dctcp") else {
+        return;
+    };
     let sizes = Sizes::new(|q| cdf.quantile(q));
     for load in [0.5, 0.8] {
         check("web search", &sizes, (load, 20, 4));
@@ -241,7 +269,9 @@ fn web_search_is_served_as_theory_says() {
 
 #[test]
 fn the_forms_give_the_published_headroom() {
-    let Some(cdf) = Cdf::published("websearch_dctcp") else { return };
+    let Some(cdf) = Cdf::published("websearch_dctcp") else {
+        return;
+    };
     let sizes = Sizes::new(|q| cdf.quantile(q));
     let queue = Queue::new(&sizes, 0.8);
     let small = |x: f64| x <= 100_000.0;

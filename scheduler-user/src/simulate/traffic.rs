@@ -201,10 +201,7 @@ mod tests {
     fn messages_of_one_moment_can_be_replayed() {
         let rows: Vec<Row> = (0..10).map(|flow| row(flow, 7, (1000, 1000))).collect();
         let jobs = Traffic::of(&rows).jobs(0.5);
-        assert!(
-            jobs.iter().all(|job| job.arrival.is_finite()),
-            "{jobs:?}"
-        );
+        assert!(jobs.iter().all(|job| job.arrival.is_finite()), "{jobs:?}");
         assert!(Traffic::of(&[]).jobs(0.5).is_empty());
     }
 

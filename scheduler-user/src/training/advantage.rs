@@ -35,27 +35,55 @@ pub struct Advantage {
 }
 
 /// Sums of one contender, by redraw and load.
-type Tallies = Vec<[Tally; LOADS.len()]>;
+pub(super) type Tallies = Vec<[Tally; LOADS.len()]>;
 
 /// Replays `contenders` on the same redraws; the order of the answer is theirs.
 pub(super) fn contest(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<Tallies> {
-    let mut tallies: Vec<Tallies> = vec![Vec::new(); contenders.len()];
-    for redraw in 0..REDRAWS {
-        let mut random = StdRng::seed_from_u64(seed.wrapping_add(redraw));
-        let places = arena.traffic.redrawn(BLOCKS, &mut random);
-        let jobs = LOADS.map(|load| arena.traffic.jobs_of(places.iter().copied(), load));
-        for (tallies, paths) in tallies.iter_mut().zip(contenders) {
+    let redraws: Vec<u64> = (0..REDRAWS)
+        .map(|redraw| seed.wrapping_add(redraw))
+        .collect();
+    // Each redraw has a seed of its own, so the number of threads changes nothing but the time.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let of_seeds: Vec<Vec<[Tally; LOADS.len()]>> = std::thread::scope(|scope| {
+        let shares = redraws.chunks(redraws.len().div_ceil(threads));
+        let running: Vec<_> = shares
+            .map(|seeds| {
+                scope.spawn(|| {
+                    let replayed = seeds.iter().map(|seed| redraw(arena, contenders, *seed));
+                    replayed.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        (running.into_iter())
+            .flat_map(|share| share.join().expect("a replay has no reason to panic"))
+            .collect()
+    });
+    (0..contenders.len())
+        .map(|contender| of_seeds.iter().map(|tallies| tallies[contender]).collect())
+        .collect()
+}
+
+/// One redraw under every contender.
+fn redraw(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<[Tally; LOADS.len()]> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let places = arena.traffic.redrawn(BLOCKS, &mut random);
+    let jobs = LOADS.map(|load| arena.traffic.jobs_of(places.iter().copied(), load));
+    (contenders.iter())
+        .map(|paths| {
             let tally = |jobs| Tally::of(jobs, &arena.took(jobs, paths), &arena.link);
-            tallies.push([0, 1, 2].map(|load: usize| tally(&jobs[load])));
-        }
-    }
-    tallies
+            std::array::from_fn(|load| tally(&jobs[load]))
+        })
+        .collect()
 }
 
 impl Advantage {
     /// Of the contender with `own` tallies over that with `other` ones, of the same contest.
     pub(super) fn of(own: &Tallies, other: &Tallies) -> Self {
-        let gains: Vec<f64> = own.iter().zip(other).map(|(own, other)| gain(own, other)).collect();
+        let gains: Vec<f64> = own
+            .iter()
+            .zip(other)
+            .map(|(own, other)| gain(own, other))
+            .collect();
         let gain = mean(gains.iter().copied());
         let variance = gains.iter().map(|it| (it - gain).powi(2)).sum::<f64>()
             / gains.len().saturating_sub(1).max(1) as f64;
@@ -65,7 +93,11 @@ impl Advantage {
         Self {
             gain,
             standard_error: variance.sqrt(),
-            worst_class: if worst_class.is_finite() { worst_class } else { 0.0 },
+            worst_class: if worst_class.is_finite() {
+                worst_class
+            } else {
+                0.0
+            },
         }
     }
 

@@ -49,7 +49,10 @@ pub struct LoadGains {
     pub running: Option<Replay>,
     /// Bands by the model on trial.
     pub candidate: Option<Replay>,
-    /// Bands by real sizes.
+    /// Bands by the program's own verdict with guesses that are always right: what no model can surpass while the
+    /// first bytes of every message go on top.
+    pub perfect: Replay,
+    /// Bands by real sizes from the first byte.
     pub oracle: Replay,
 }
 
@@ -85,7 +88,12 @@ impl Display for Gains {
         for (index, gains) in self.loads.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let slowdown = |replay: &Replay| replay.all.mean_slowdown;
-            write!(f, "{comma} at load {} aging {:.2}", gains.load, slowdown(&gains.aging))?;
+            write!(
+                f,
+                "{comma} at load {} aging {:.2}",
+                gains.load,
+                slowdown(&gains.aging)
+            )?;
             if let Some(model) = gains.candidate.or(gains.running) {
                 write!(f, ", model {:.2}", slowdown(&model))?;
             }
@@ -122,6 +130,7 @@ pub(super) struct Arena {
     pub(super) traffic: Traffic,
     pub(super) link: Bottleneck,
     pub(super) aging: Paths,
+    perfect: Paths,
     oracle: Paths,
 }
 
@@ -137,12 +146,15 @@ impl Arena {
     pub(super) fn new(traffic: Traffic, link: Bottleneck) -> Self {
         let sizes = traffic.messages().iter().map(|message| message.bytes);
         let oracle = Paths::of_sizes(sizes, &link.settings.cuts);
-        let aging = Paths::of_verdicts(traffic.sized(), &link.settings, |_| None);
+        let paths = |guess: fn(&Row) -> Option<u64>| {
+            Paths::of_verdicts(traffic.sized(), &link.settings, guess)
+        };
         Self {
+            aging: paths(|_| None),
+            perfect: paths(|row| Some(row.remaining_bytes)),
+            oracle,
             traffic,
             link,
-            aging,
-            oracle,
         }
     }
 
@@ -165,6 +177,7 @@ impl Arena {
                 bytes_so_far: entrants.bytes_so_far.as_ref().map(banded),
                 running: entrants.running.as_ref().map(banded),
                 candidate: entrants.candidate.as_ref().map(banded),
+                perfect: banded(&self.perfect),
                 oracle: banded(&self.oracle),
             }
         };

@@ -26,10 +26,10 @@ pub struct JudgeLimits {
     pub link: Bottleneck,
     /// Gain that a candidate must have over each rival, as [`Advantage::gain`] tells it.
     pub min_gain: f64,
-    /// Standard errors that the gain must exceed. A cycle comes every few minutes, so this is well above the usual two.
+    /// Standard errors that the gain must exceed.
     pub sure: f64,
-    /// Standard errors that the running model's gain over aging must still exceed: fewer, so that a model does not
-    /// come and go.
+    /// Standard errors that the running model's gain over aging must still exceed, and a candidate's over bytes so far:
+    /// fewer, so that a model does not come and go.
     pub still_sure: f64,
     /// How much slower a class of size may become on average at any load, as a logarithm of a ratio.
     pub max_class_loss: f64,
@@ -42,10 +42,10 @@ impl Default for JudgeLimits {
         Self {
             train_share: 0.7,
             min_messages: 50,
-            max_messages: 4000,
+            max_messages: 12_000,
             link: Bottleneck::of_rate(1_000_000_000),
             min_gain: 0.01,
-            sure: 3.0,
+            sure: 2.0,
             still_sure: 1.0,
             max_class_loss: 0.05,
             seed: 1,
@@ -54,12 +54,11 @@ impl Default for JudgeLimits {
 }
 
 impl JudgeLimits {
-    /// The default limits, with the link's real rate where it is known.
-    pub fn of_rate(link_rate_bps: Option<u64>) -> Self {
-        let default = Self::default();
+    /// The default limits on a link of that rate.
+    pub fn of_rate(link_rate_bps: u64) -> Self {
         Self {
-            link: link_rate_bps.map_or(default.link, Bottleneck::of_rate),
-            ..default
+            link: Bottleneck::of_rate(link_rate_bps),
+            ..Self::default()
         }
     }
 }
@@ -215,6 +214,8 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
 struct Over {
     rival: &'static str,
     advantage: Advantage,
+    /// Standard errors that the gain must exceed.
+    sure: f64,
     /// Whether no class of size may lose against it.
     guards_classes: bool,
 }
@@ -224,12 +225,12 @@ impl Over {
         let Self {
             rival, advantage, ..
         } = self;
-        if !advantage.is_sure(limits.sure, limits.min_gain) {
+        if !advantage.is_sure(self.sure, limits.min_gain) {
             return Some(format!(
                 "its gain over {rival} is not beyond noise: {}, needed are {} and {} standard errors",
                 with_error(advantage),
                 percent(limits.min_gain),
-                limits.sure
+                self.sure
             ));
         }
         (self.guards_classes && advantage.worst_class > limits.max_class_loss).then(|| {
@@ -244,23 +245,28 @@ impl Over {
 
 fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<Over> {
     let rivals = [
-        ("the running model", entrants.running.as_ref()),
-        ("aging", Some(&arena.aging)),
-        ("bytes so far", entrants.bytes_so_far.as_ref()),
+        ("the running model", entrants.running.as_ref(), limits.sure),
+        ("aging", Some(&arena.aging), limits.sure),
+        (
+            "bytes so far",
+            entrants.bytes_so_far.as_ref(),
+            limits.still_sure,
+        ),
     ];
     let rivals: Vec<_> = (rivals.into_iter())
-        .filter_map(|(rival, paths)| Some((rival, paths?)))
+        .filter_map(|(rival, paths, sure)| Some((rival, paths?, sure)))
         .collect();
     let contenders: Vec<_> = (entrants.candidate.iter())
-        .chain(rivals.iter().map(|(_, paths)| *paths))
+        .chain(rivals.iter().map(|(_, paths, _)| *paths))
         .collect();
     let tallies = contest(arena, &contenders, limits.seed);
     let Some((own, others)) = tallies.split_first() else {
         return Vec::new();
     };
     (rivals.iter().zip(others).enumerate())
-        .map(|(place, ((rival, _), other))| Over {
+        .map(|(place, ((rival, _, sure), other))| Over {
             rival,
+            sure: *sure,
             advantage: Advantage::of(own, other),
             // The first is what runs.
             guards_classes: place == 0,
@@ -269,10 +275,7 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
 }
 
 fn arena(rows: &[Row], limits: &JudgeLimits) -> Arena {
-    Arena::new(
-        Traffic::of(rows).latest(limits.max_messages),
-        limits.link,
-    )
+    Arena::new(Traffic::of(rows).latest(limits.max_messages), limits.link)
 }
 
 /// By the kernel's table where the model fits it.
@@ -287,7 +290,10 @@ fn praise(over: &[Over]) -> String {
     let gains: Vec<String> = (over.iter())
         .map(|over| format!("{} over {}", with_error(&over.advantage), over.rival))
         .collect();
-    format!("it gains {} in replayed mean slowdown and completion time", gains.join(", "))
+    format!(
+        "it gains {} in replayed mean slowdown and completion time",
+        gains.join(", ")
+    )
 }
 
 fn too_few(arena: &Arena, limits: &JudgeLimits) -> Option<String> {
@@ -358,6 +364,7 @@ mod tests {
                 standard_error,
                 worst_class,
             },
+            sure: 2.5,
             guards_classes: true,
         };
         over.objection(&JudgeLimits::default())
@@ -366,7 +373,7 @@ mod tests {
     #[test]
     fn a_gain_must_be_beyond_its_error_and_worth_the_change() {
         assert_eq!(objection(0.2, 0.05, 0.0), None);
-        assert!(objection(0.2, 0.07, 0.0).unwrap().contains("noise"));
+        assert!(objection(0.2, 0.09, 0.0).unwrap().contains("noise"));
         assert!(objection(0.009, 0.0, 0.0).unwrap().contains("noise"));
         assert!(objection(0.0, 0.0, 0.0).is_some() && objection(-0.2, 0.01, 0.0).is_some());
     }
@@ -382,6 +389,10 @@ mod tests {
     fn few_messages_decide_nothing() {
         let rows: Vec<Row> = (0..49).map(|flow| samples::row(flow, flow, 443)).collect();
         let arena = arena(&rows, &JudgeLimits::default());
-        assert!(too_few(&arena, &JudgeLimits::default()).unwrap().contains("49 later"));
+        assert!(
+            too_few(&arena, &JudgeLimits::default())
+                .unwrap()
+                .contains("49 later")
+        );
     }
 }

@@ -72,9 +72,15 @@ impl Bulk {
         Self {
             over_bytes,
             messages,
-            auc: auc(guessed.iter().map(|(guess, bytes)| (*guess, is_bulk(*bytes)))),
+            auc: auc(guessed
+                .iter()
+                .map(|(guess, bytes)| (*guess, is_bulk(*bytes)))),
             byte_recall: (bytes > 0.0).then_some(caught / bytes),
-            flagged: mean(guessed.iter().map(|(guess, _)| f64::from(u8::from(flagged(*guess))))),
+            flagged: mean(
+                guessed
+                    .iter()
+                    .map(|(guess, _)| f64::from(u8::from(flagged(*guess)))),
+            ),
         }
     }
 }

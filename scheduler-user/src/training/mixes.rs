@@ -16,7 +16,11 @@ use crate::{
 
 /// The demo's services, from the very file that the demo plays.
 #[path = "../../../tests/src/mix.rs"]
-#[expect(dead_code, unreachable_pub, reason = "shared with the test bed, which uses more of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the test bed, which uses more of it"
+)]
 mod demo;
 
 const SEGMENT_BYTES: u64 = 1448;
@@ -96,13 +100,14 @@ pub(super) fn host(cdf: &Cdf, hangs: Hangs, (count, blur, seed): (u64, f64, u64)
     rows(&sent, seed)
 }
 
-/// The demo's mix as the router sees it, at its own shrink, `seconds` long.
-pub(super) fn demo(seconds: u64, seed: u64) -> Vec<Row> {
+/// The demo's mix as a router sees it, `seconds` of a link of `rate_bps`; the largest messages are made smaller by
+/// `shrink`.
+pub(super) fn demo((rate_bps, shrink): (u64, f64), seconds: u64, seed: u64) -> Vec<Row> {
     let plan = demo::Plan {
-        rate_bps: 200_000_000,
+        rate_bps,
         load: 0.8,
         length: Duration::from_secs(seconds),
-        shrink: 2.0,
+        shrink,
     };
     let mut random = StdRng::seed_from_u64(seed);
     let arrivals = demo::schedule(&plan, seed).into_iter().enumerate();
@@ -184,7 +189,10 @@ fn rows(sent: &[Sent], seed: u64) -> Vec<Row> {
             (Feature::MessageIndex, message + 1),
             (Feature::RequestBytes, sent.request_bytes),
             (Feature::RequestPackets, 1),
-            (Feature::PreviousBytes, u32::try_from(previous).unwrap_or(u32::MAX)),
+            (
+                Feature::PreviousBytes,
+                u32::try_from(previous).unwrap_or(u32::MAX),
+            ),
             (Feature::TurnaroundUs, random.random_range(50..5000)),
             (Feature::GapUs, random.random_range(50..5000)),
             (Feature::FlowAgeUs, ((sent.at_ns - since_ns) / 1000) as u32),
@@ -237,19 +245,30 @@ fn a_message_is_looked_at_where_the_kernel_does() {
     let packets = |bytes| -> Vec<u64> { decision_points(bytes).iter().map(|it| it.0).collect() };
     assert_eq!(packets(1), [1]);
     assert_eq!(packets(30_000), [1, 2, 4, 8, 11, 16]);
-    assert_eq!(decision_points(30_000).last(), Some(&(16, 16 * SEGMENT_BYTES)));
+    assert_eq!(
+        decision_points(30_000).last(),
+        Some(&(16, 16 * SEGMENT_BYTES))
+    );
     assert_eq!(decision_points(2000).last(), Some(&(2, 2000)));
 }
 
 #[test]
 fn sizes_follow_the_distribution_whatever_they_hang_on() {
     let cdf = Cdf::pareto(1.1, (1_000.0, 1e7));
-    for hangs in [Hangs::Nowhere, Hangs::Service, Hangs::Request, Hangs::History] {
+    for hangs in [
+        Hangs::Nowhere,
+        Hangs::Service,
+        Hangs::Request,
+        Hangs::History,
+    ] {
         let rows = host(&cdf, hangs, (4000, 0.1, 1));
         let firsts = rows.iter().filter(|row| row.is_first_packet());
         let sizes: Vec<f64> = firsts.map(|row| row.total_bytes as f64).collect();
         for q in [0.25, 0.5, 0.75, 0.9] {
-            let below = sizes.iter().filter(|size| **size <= cdf.quantile(q)).count();
+            let below = sizes
+                .iter()
+                .filter(|size| **size <= cdf.quantile(q))
+                .count();
             let share = below as f64 / sizes.len() as f64;
             assert!((share - q).abs() < 0.03, "{hangs:?}: {share} at {q}");
         }
