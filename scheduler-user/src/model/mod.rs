@@ -20,7 +20,7 @@ pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
 pub use render::{Summary, human_bytes};
 
 /// Version of the file format.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 1;
 
 /// A predictor of log2(floor + bytes to come): the mean of its trees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use scheduler_common::{
 };
 
 use super::{Job, Paths, Scheme, Within, cdf::Cdf, replay};
+use crate::dataset::Row;
 
 /// Quantiles in an integral.
 const STEPS: usize = 20_000;
@@ -186,6 +187,9 @@ fn near(what: &str, measured: f64, theory: f64, within: f64) {
     assert!(off.abs() < within, "{what}: {measured} against {theory}");
 }
 
+/// A discipline, and how long a message of a size takes under it.
+type Form<'a> = (&'a str, Scheme<'a>, &'a dyn Fn(f64) -> f64);
+
 /// Every discipline against its closed form, in mean time and slowdown, but for FIFO: under a heavy tail its mean is
 /// that of a few messages.
 fn check(name: &str, sizes: &Sizes, (load, rounds, seed): (f64, usize, u64)) {
@@ -193,9 +197,10 @@ fn check(name: &str, sizes: &Sizes, (load, rounds, seed): (f64, usize, u64)) {
     let jobs = sizes.jobs(load, rounds, seed);
     let settings = Settings::default();
     let of_jobs = || jobs.iter().map(|job| job.bytes as u64);
-    let aging = Paths::of_verdicts(of_jobs().map(|bytes| (bytes, &[][..])), &settings, |_| None);
+    let unseen: Vec<(u64, &[Row])> = of_jobs().map(|bytes| (bytes, &[][..])).collect();
+    let aging = Paths::of_verdicts(&unseen, &settings, |_| None);
     let oracle = Paths::of_sizes(of_jobs(), &settings.cuts);
-    let forms: [(&str, Scheme<'_>, &dyn Fn(f64) -> f64); 4] = [
+    let forms: [Form<'_>; 4] = [
         ("fair", Scheme::Fair, &|x| queue.fair(x)),
         ("LAS", Scheme::Las, &|x| queue.las(x)),
         ("aging", Scheme::Bands(&aging, Within::Fifo), &|x| {

@@ -43,13 +43,13 @@ impl Paths {
     ///
     /// A message is its size and its rows in the order of their bytes. Where a decision point is missing (a full
     /// window keeps some rows of a message) the guess before it stands.
-    pub fn of_verdicts<'a>(
-        messages: impl IntoIterator<Item = (u64, &'a [Row])>,
+    pub fn of_verdicts(
+        messages: &[(u64, &[Row])],
         settings: &Settings,
         mut predict: impl FnMut(&Row) -> Option<u64>,
     ) -> Self {
         let mut paths = Self::default();
-        for (bytes, rows) in messages {
+        for &(bytes, rows) in messages {
             paths.starts.push(paths.segments.len());
             let mut walk = Walk::new(settings);
             for row in rows.iter().filter(|row| row.bytes_at <= bytes) {
@@ -148,7 +148,7 @@ mod tests {
 
     fn path(bytes: u64, rows: &[Row], to_come: Option<u64>) -> Vec<(u64, u8)> {
         let settings = Settings::default();
-        let paths = Paths::of_verdicts([(bytes, rows)], &settings, |_| to_come);
+        let paths = Paths::of_verdicts(&[(bytes, rows)], &settings, |_| to_come);
         let segments = paths.of(0).iter();
         segments.map(|s| (s.bytes as u64, s.band)).collect()
     }
@@ -190,7 +190,7 @@ mod tests {
         let rows = [row(1448, 1448), row(30_000, 1000), row(90_000, 1000)];
         let settings = Settings::default();
         let mut guesses = [Some(50_000), Some(2_000_000), Some(1)].into_iter();
-        let paths = Paths::of_verdicts([(500_000, &rows[..])], &settings, |_| {
+        let paths = Paths::of_verdicts(&[(500_000, &rows[..])], &settings, |_| {
             guesses.next().flatten()
         });
         let segments: Vec<(u64, u8)> = (paths.of(0).iter())

@@ -78,11 +78,12 @@ impl Traffic {
     }
 
     /// Size and rows of each message, in the order of arrival.
-    pub fn sized(&self) -> impl Iterator<Item = (u64, &[Row])> {
+    pub fn sized(&self) -> Vec<(u64, &[Row])> {
         let rows = |message: &Message| &self.rows[message.rows.clone()];
         self.messages
             .iter()
-            .map(move |message| (message.bytes, rows(message)))
+            .map(|message| (message.bytes, rows(message)))
+            .collect()
     }
 
     /// Bytes of all messages.
@@ -176,9 +177,9 @@ mod tests {
             .map(|message| (message.arrival_ns, message.bytes))
             .collect();
         assert_eq!(told, [(100, 9000), (500, 10), (900, 7000)]);
-        let seen: Vec<usize> = traffic.sized().map(|(_, rows)| rows.len()).collect();
+        let seen: Vec<usize> = traffic.sized().iter().map(|(_, rows)| rows.len()).collect();
         assert_eq!(seen, [2, 1, 1]);
-        assert_eq!(traffic.sized().next().unwrap().1[0].bytes_at, 1000);
+        assert_eq!(traffic.sized()[0].1[0].bytes_at, 1000);
     }
 
     #[test]

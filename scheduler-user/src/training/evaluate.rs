@@ -230,7 +230,7 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
+    use scheduler_common::features::Feature;
 
     use super::*;
     use crate::dataset::samples;

@@ -8,7 +8,7 @@ use super::evaluate::{InKernel, Predictor};
 use crate::{
     dataset::Row,
     model::{CompileError, Model, compile},
-    simulate::{Bottleneck, Job, Paths, Replay, Scheme, Traffic, replay},
+    simulate::{Bottleneck, Figures, Job, Paths, Replay, Scheme, Traffic, replay},
 };
 
 /// Shares of the link that are asked for in turn.
@@ -83,23 +83,29 @@ impl LoadGains {
 }
 
 impl Display for Gains {
+    /// The middle load alone: one line of a list.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mean slowdown")?;
-        for (index, gains) in self.loads.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            let slowdown = |replay: &Replay| replay.all.mean_slowdown;
-            write!(
-                f,
-                "{comma} at load {} aging {:.2}",
-                gains.load,
-                slowdown(&gains.aging)
-            )?;
-            if let Some(model) = gains.candidate.or(gains.running) {
-                write!(f, ", model {:.2}", slowdown(&model))?;
-            }
-            write!(f, ", oracle {:.2}", slowdown(&gains.oracle))?;
+        let Some(gains) = self.loads.get(self.loads.len() / 2) else {
+            return write!(f, "nothing replayed");
+        };
+        let figures = |replay: &Replay| {
+            let Figures {
+                mean_slowdown,
+                mean_fct_ms,
+                ..
+            } = replay.all;
+            format!("{mean_slowdown:.2} and {mean_fct_ms:.1} ms")
+        };
+        write!(
+            f,
+            "mean slowdown and completion time at load {}: aging {}",
+            gains.load,
+            figures(&gains.aging)
+        )?;
+        if let Some(model) = gains.candidate.or(gains.running) {
+            write!(f, ", model {}", figures(&model))?;
         }
-        Ok(())
+        write!(f, ", oracle {}", figures(&gains.oracle))
     }
 }
 
@@ -147,7 +153,7 @@ impl Arena {
         let sizes = traffic.messages().iter().map(|message| message.bytes);
         let oracle = Paths::of_sizes(sizes, &link.settings.cuts);
         let paths = |guess: fn(&Row) -> Option<u64>| {
-            Paths::of_verdicts(traffic.sized(), &link.settings, guess)
+            Paths::of_verdicts(&traffic.sized(), &link.settings, guess)
         };
         Self {
             aging: paths(|_| None),
@@ -161,7 +167,7 @@ impl Arena {
     /// The ways of the messages through the bands where `predictor` guesses.
     pub(super) fn paths(&self, predictor: &impl Predictor) -> Paths {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
-        Paths::of_verdicts(self.traffic.sized(), &self.link.settings, guess)
+        Paths::of_verdicts(&self.traffic.sized(), &self.link.settings, guess)
     }
 
     pub(super) fn gains(&self, entrants: &Entrants) -> Gains {
