@@ -127,3 +127,50 @@ fn class_change(own: &Tallies, other: &Tallies, class: usize) -> Option<f64> {
     };
     (0..LOADS.len()).filter_map(at_load).reduce(f64::max)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            forecast::Arena,
+            mixes::{Hangs, host},
+        },
+        *,
+    };
+    use crate::{
+        dataset::Row,
+        simulate::{Bottleneck, Traffic, cdf::Cdf},
+    };
+
+    fn arena() -> Arena {
+        let cdf = Cdf::pareto(1.2, (5_000.0, 30e6));
+        let rows: Vec<Row> = host(&cdf, Hangs::Nowhere, (500, 0.0, 1));
+        Arena::new(Traffic::of(&rows), Bottleneck::of_rate(100_000_000))
+    }
+
+    #[test]
+    fn nobody_wins_against_himself() {
+        let arena = arena();
+        let tallies = contest(&arena, &[&arena.aging, &arena.aging], 1);
+        let none = Advantage::of(&tallies[0], &tallies[1]);
+        assert_eq!(none, Advantage::default());
+        assert!(!none.is_sure(0.0, 0.0), "no gain is no gain, however sure");
+    }
+
+    #[test]
+    fn what_one_wins_the_other_loses() {
+        let arena = arena();
+        let perfect = Paths::of_verdicts(&arena.traffic.sized(), &arena.link.settings, |row| {
+            Some(row.remaining_bytes)
+        });
+        let tallies = contest(&arena, &[&perfect, &arena.aging], 1);
+        let won = Advantage::of(&tallies[0], &tallies[1]);
+        let lost = Advantage::of(&tallies[1], &tallies[0]);
+        assert!(won.gain > 0.05 && won.is_sure(2.0, 0.01), "{won:?}");
+        assert!((won.gain + lost.gain).abs() < 1e-9, "{won:?} {lost:?}");
+        assert!(
+            !lost.is_sure(0.0, 0.0) && lost.worst_class > 0.0,
+            "{lost:?}"
+        );
+    }
+}

@@ -200,3 +200,68 @@ impl Arena {
         replay(jobs, Scheme::Bands(paths, self.link.within))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            DecisionTree, Trainer as _,
+            mixes::{Hangs, host},
+        },
+        *,
+    };
+    use crate::{
+        model::{DataWindow, Tree},
+        simulate::cdf::Cdf,
+    };
+
+    fn rows(seed: u64) -> Vec<Row> {
+        let cdf = Cdf::pareto(1.2, (5_000.0, 30e6));
+        host(&cdf, Hangs::Service, (800, 0.05, seed))
+    }
+
+    #[test]
+    fn without_a_model_it_tells_what_there_is_to_win() {
+        let gains = forecast(&rows(1), None, 1_000_000_000).unwrap();
+        assert_eq!((gains.messages, gains.loads.len()), (800, LOADS.len()));
+        for load in &gains.loads {
+            assert_eq!(load.closed(), Closed::default());
+            let slowdown = |replay: &Replay| replay.all.mean_slowdown;
+            assert!(slowdown(&load.oracle) < slowdown(&load.aging), "{load:?}");
+            assert!(slowdown(&load.perfect) < slowdown(&load.aging), "{load:?}");
+            assert!(slowdown(&load.aging) < slowdown(&load.fifo), "{load:?}");
+        }
+        let empty = forecast(&[], None, 1_000_000_000).unwrap();
+        assert_eq!((empty.messages, empty.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_model_closes_part_of_the_gap_and_one_that_does_not_fit_is_an_error() {
+        let model = DecisionTree::default().train(&rows(1)).unwrap();
+        let gains = forecast(&rows(2), Some(&model), 100_000_000).unwrap();
+        let heavy = gains.loads.last().unwrap();
+        assert!(heavy.closed().mean_fct > Some(0.2), "{gains}");
+        let broken = Model::new("none", DataWindow::default(), vec![Tree::default()]);
+        assert!(forecast(&rows(2), Some(&broken), 100_000_000).is_err());
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_way_from_aging_to_the_oracle() {
+        let slowdown = |mean_slowdown| Replay {
+            all: Figures {
+                mean_slowdown,
+                mean_fct_ms: 1.0,
+                ..Figures::default()
+            },
+            ..Replay::default()
+        };
+        let load = LoadGains {
+            aging: slowdown(2.0),
+            candidate: Some(slowdown(1.25)),
+            oracle: slowdown(1.0),
+            ..LoadGains::default()
+        };
+        assert_eq!(load.closed().mean_slowdown, Some(0.75));
+        assert_eq!(load.closed().mean_fct, None, "there is no gap");
+    }
+}

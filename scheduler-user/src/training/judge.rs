@@ -180,18 +180,18 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
     let mut fresh = split(recent, limits).held_out;
     fresh.retain(|row| row.time_ns > running.data.to_ns || row.time_ns < running.data.from_ns);
     let arena = arena(&fresh, limits);
-    let stays = |reason: String, retire: bool| Retirement {
+    let told = |reason: String, retire: bool| Retirement {
         retire,
         reason,
         running: scores_of(running, &fresh),
         advantage: None,
     };
     if let Some(reason) = too_few(&arena, limits) {
-        return stays(reason, false);
+        return told(reason, false);
     }
     let table = match compile(running) {
         Ok(table) => table,
-        Err(error) => return stays(error.to_string(), true),
+        Err(error) => return told(error.to_string(), true),
     };
     let paths = arena.paths(&InKernel(table));
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
@@ -200,7 +200,7 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
     let verb = if retire { "is no longer" } else { "is still" };
     Retirement {
         advantage: Some(advantage),
-        ..stays(
+        ..told(
             format!(
                 "its gain over aging on fresh messages {verb} beyond noise: {}",
                 with_error(&advantage)
