@@ -110,7 +110,7 @@ fn where_nothing_is_learnable_nothing_is_deployed() {
     let published = tables.into_iter().filter_map(Cdf::published);
     for (number, cdf) in published.chain([pareto]).enumerate() {
         for seed in 0..10 {
-            let rows = host(&cdf, Hangs::Nowhere, (1500, 0.0, seed));
+            let rows = host(&cdf, Hangs::Nowhere, (1000, 0.0, seed));
             let verdict = verdict_on(&rows, &JudgeLimits::of_rate(RATE_BPS));
             // Refused, so that aging rules and its mean slowdown is the host's.
             assert!(!verdict.accepted, "{number}, {seed}: {}", verdict.reason);

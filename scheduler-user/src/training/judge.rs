@@ -20,7 +20,7 @@ pub struct JudgeLimits {
     pub train_share: f64,
     /// Later messages below which nothing is decided.
     pub min_messages: usize,
-    /// Later messages that are replayed at most, the latest.
+    /// Later messages that are replayed at most, the latest: a verdict shall take no second.
     pub max_messages: usize,
     /// The link that they are replayed on.
     pub link: Bottleneck,
