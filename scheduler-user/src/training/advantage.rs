@@ -131,10 +131,7 @@ fn class_change(own: &Tallies, other: &Tallies, class: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            forecast::Arena,
-            mixes::{Hangs, host},
-        },
+        super::mixes::{Hangs, host},
         *,
     };
     use crate::{

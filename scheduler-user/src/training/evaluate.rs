@@ -1,6 +1,9 @@
 //! How near predictions come, beside what needs no learning.
 
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
 use scheduler_common::{
     features::Features,
@@ -9,6 +12,7 @@ use scheduler_common::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    advantage::Advantage,
     forecast::Gains,
     measures::{self, BULK_BYTES, Bulk, Calibration},
 };
@@ -59,6 +63,8 @@ pub struct Scores {
     pub running: Option<PredictorScores>,
     /// What scheduling by each would have meant; absent where there was too little to replay.
     pub gains: Option<Gains>,
+    /// What the candidate wins over each rival, with its error, by the rival's name as in [`super::LoadGains`].
+    pub advantages: BTreeMap<String, Advantage>,
 }
 
 impl Display for Scores {

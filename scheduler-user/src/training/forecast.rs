@@ -242,7 +242,7 @@ mod tests {
         let heavy = gains.loads.last().unwrap();
         assert!(heavy.closed().mean_fct > Some(0.2), "{gains}");
         let broken = Model::new("none", DataWindow::default(), vec![Tree::default()]);
-        assert!(forecast(&rows(2), Some(&broken), 100_000_000).is_err());
+        forecast(&rows(2), Some(&broken), 100_000_000).unwrap_err();
     }
 
     #[test]

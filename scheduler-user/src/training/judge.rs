@@ -1,11 +1,10 @@
 //! The gate: may this model act, may that one go on.
 
-use std::collections::HashSet;
-
 use super::{
     advantage::{Advantage, contest},
     evaluate::{BytesSoFar, Constant, InKernel, PredictorScores, Scores, evaluate},
     forecast::{Arena, Entrants},
+    parts::{Parts, split},
 };
 use crate::{
     dataset::Row,
@@ -63,15 +62,6 @@ impl JudgeLimits {
     }
 }
 
-/// A window cut in two by time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// The earlier rows.
-    pub train: Vec<Row>,
-    /// The later rows, of messages that had no row before the cut.
-    pub held_out: Vec<Row>,
-}
-
 /// What became of a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -96,32 +86,6 @@ pub struct Retirement {
     pub advantage: Option<Advantage>,
 }
 
-/// Cuts the rows by time, never shuffled. A message that had a row before the cut has none after it:
-/// its label would be known twice.
-///
-/// Later messages of a kept connection do judge. That is what a model meets when it acts; a host
-/// with long-lived connections alone could otherwise never show that anything is learned.
-pub fn split(rows: &[Row], limits: &JudgeLimits) -> Parts {
-    let mut ordered = rows.to_vec();
-    ordered.sort_by_key(|row| row.time_ns);
-    let place = (ordered.len() as f64 * limits.train_share) as usize;
-    let Some(cut_ns) = ordered.get(place).map(|row| row.time_ns) else {
-        return Parts {
-            train: ordered,
-            held_out: Vec::new(),
-        };
-    };
-    let (train, later): (Vec<Row>, Vec<Row>) =
-        ordered.into_iter().partition(|row| row.time_ns < cut_ns);
-    let message = |row: &Row| (row.flow_hash, row.half, row.message);
-    let seen: HashSet<(u64, u8, u32)> = train.iter().map(message).collect();
-    let held_out = later
-        .into_iter()
-        .filter(|row| !seen.contains(&message(row)))
-        .collect();
-    Parts { train, held_out }
-}
-
 /// Judges a candidate that was trained on `parts.train`. What is judged is what is deployed.
 ///
 /// It must win over what runs (the running model, else aging), over aging in any case, and over what bytes so far alone
@@ -139,7 +103,7 @@ pub fn judge(
         constant: evaluate(&Constant::learn(&parts.train), rows),
         bytes_so_far: evaluate(&baseline, rows),
         running: running.map(|running| scores_of(running, rows)),
-        gains: None,
+        ..Scores::default()
     };
     let arena = arena(rows, limits);
     let refused = |reason: String, scores: Scores| Verdict {
@@ -164,6 +128,8 @@ pub fn judge(
     };
     scores.gains = Some(arena.gains(&entrants));
     let over = advantages(&arena, &entrants, limits);
+    let told = over.iter().map(|it| (it.key.to_owned(), it.advantage));
+    scores.advantages = told.collect();
     let (accepted, reason) = match over.iter().find_map(|rival| rival.objection(limits)) {
         Some(objection) => (false, objection),
         None => (true, praise(&over)),
@@ -212,6 +178,9 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
 
 /// A rival and what the candidate wins over it.
 struct Over {
+    /// As it stands in scores.
+    key: &'static str,
+    /// As it stands in sentences.
     rival: &'static str,
     advantage: Advantage,
     /// Standard errors that the gain must exceed.
@@ -245,16 +214,20 @@ impl Over {
 
 fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<Over> {
     let rivals = [
-        ("the running model", entrants.running.as_ref(), limits.sure),
-        ("aging", Some(&arena.aging), limits.sure),
         (
-            "bytes so far",
+            ["running", "the running model"],
+            entrants.running.as_ref(),
+            limits.sure,
+        ),
+        (["aging", "aging"], Some(&arena.aging), limits.sure),
+        (
+            ["bytes_so_far", "bytes so far"],
             entrants.bytes_so_far.as_ref(),
             limits.still_sure,
         ),
     ];
     let rivals: Vec<_> = (rivals.into_iter())
-        .filter_map(|(rival, paths, sure)| Some((rival, paths?, sure)))
+        .filter_map(|(names, paths, sure)| Some((names, paths?, sure)))
         .collect();
     let contenders: Vec<_> = (entrants.candidate.iter())
         .chain(rivals.iter().map(|(_, paths, _)| *paths))
@@ -264,7 +237,8 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
         return Vec::new();
     };
     (rivals.iter().zip(others).enumerate())
-        .map(|(place, ((rival, _, sure), other))| Over {
+        .map(|(place, (([key, rival], _, sure), other))| Over {
+            key,
             rival,
             sure: *sure,
             advantage: Advantage::of(own, other),
@@ -323,41 +297,9 @@ mod tests {
     use super::*;
     use crate::dataset::samples;
 
-    #[test]
-    fn no_message_stands_on_both_sides_of_the_cut() {
-        // Three rows a message, ten messages a flow: the cut falls inside message 23.
-        let rows: Vec<Row> = (0..100)
-            .rev()
-            .map(|t: u64| {
-                let message = (t / 3) as u32;
-                Row {
-                    message,
-                    ..samples::row(t / 30, t, 443)
-                }
-            })
-            .collect();
-        let Parts { train, held_out } = split(&rows, &JudgeLimits::default());
-        assert_eq!(
-            train.iter().map(|row| row.time_ns).collect::<Vec<_>>(),
-            Vec::from_iter(0..70)
-        );
-        assert_eq!(
-            held_out.iter().map(|row| row.time_ns).collect::<Vec<_>>(),
-            Vec::from_iter(72..100)
-        );
-    }
-
-    #[test]
-    fn rows_of_one_moment_are_not_divided() {
-        let rows: Vec<Row> = (0..100)
-            .map(|flow| samples::row(flow, flow / 80, 443))
-            .collect();
-        assert_eq!(split(&rows, &JudgeLimits::default()).train.len(), 0);
-        assert_eq!(split(&[], &JudgeLimits::default()), Parts::default());
-    }
-
     fn objection(gain: f64, standard_error: f64, worst_class: f64) -> Option<String> {
         let over = Over {
+            key: "aging",
             rival: "aging",
             advantage: Advantage {
                 gain,

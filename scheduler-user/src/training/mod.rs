@@ -6,6 +6,7 @@ mod evaluate;
 mod forecast;
 mod judge;
 mod measures;
+mod parts;
 
 #[cfg(test)]
 mod end_to_end;
@@ -22,8 +23,9 @@ pub use advantage::Advantage;
 pub use decision_tree::DecisionTree;
 pub use evaluate::{Accuracy, PredictorScores, Scores};
 pub use forecast::{Closed, Gains, LOADS, LoadGains, forecast};
-pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
+pub use judge::{JudgeLimits, Retirement, Verdict, judge, retire};
 pub use measures::{BULK_BYTES, Bulk, Calibration, Lean};
+pub use parts::{Parts, split};
 
 /// Something that learns to predict log2(floor + bytes to come).
 pub trait Trainer: Send + Sync {
