@@ -5,6 +5,9 @@ pub(crate) mod arbitrary;
 mod compile;
 mod registry;
 mod render;
+mod thresholds;
+
+use std::fmt::{self, Display};
 
 use scheduler_common::{
     ABI_VERSION,
@@ -18,9 +21,10 @@ use crate::training::Scores;
 pub use compile::{CompileError, compile};
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
 pub use render::{Summary, human_bytes};
+pub use thresholds::Thresholds;
 
 /// Version of the file format.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A predictor of log2(floor + bytes to come): the mean of its trees.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,8 +34,8 @@ pub struct Model {
     pub schema: u32,
     /// [`ABI_VERSION`] of who wrote it.
     pub abi_version: u32,
-    /// Names of the features by index, as in [`Feature::ALL`].
-    pub features: Vec<String>,
+    /// The features by index, as in [`Feature::ALL`].
+    pub features: Vec<NamedFeature>,
     /// Number of this model on this host; 0 = not numbered yet.
     pub generation: u32,
     /// The model that ran when this one was accepted.
@@ -48,8 +52,29 @@ pub struct Model {
     pub data: DataWindow,
     /// How it did on rows that it had not seen; absent if it was never judged.
     pub scores: Option<Scores>,
+    /// Where bands were cut when it was made.
+    pub thresholds: Thresholds,
     /// The trees.
     pub trees: Vec<Tree>,
+}
+
+/// A feature as a model's file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedFeature {
+    /// See [`Feature::name`].
+    pub name: String,
+    /// See [`Feature::unit`].
+    pub unit: String,
+}
+
+impl NamedFeature {
+    fn of(feature: Feature) -> Self {
+        Self {
+            name: feature.name().to_owned(),
+            unit: feature.unit().to_owned(),
+        }
+    }
 }
 
 /// The rows behind a model.
@@ -137,10 +162,10 @@ pub enum ModelError {
     Features {
         /// First index that differs.
         index: usize,
-        /// The name in the model; empty if it has fewer features.
+        /// Name and unit in the model; empty if it has fewer features.
         found: String,
-        /// The name here; empty if there are fewer features.
-        ours: &'static str,
+        /// Name and unit here; empty if there are fewer features.
+        ours: String,
     },
     /// A tree that can't be walked.
     #[error("node {node} of tree {tree}: {fault}")]
@@ -155,6 +180,9 @@ pub enum ModelError {
     /// No tree at all.
     #[error("it has no trees")]
     Empty,
+    /// Bands that are no bands.
+    #[error("its cut points between bands do not ascend")]
+    Thresholds,
 }
 
 impl Model {
@@ -163,10 +191,7 @@ impl Model {
         Self {
             schema: SCHEMA,
             abi_version: ABI_VERSION,
-            features: Feature::ALL
-                .iter()
-                .map(|feature| feature.name().to_owned())
-                .collect(),
+            features: Feature::ALL.iter().copied().map(NamedFeature::of).collect(),
             generation: 0,
             parent_generation: None,
             created_unix_s: 0,
@@ -175,6 +200,7 @@ impl Model {
             train_ms: 0,
             data,
             scores: None,
+            thresholds: Thresholds::default(),
             trees,
         }
     }
@@ -225,15 +251,20 @@ impl Model {
             });
         }
         for index in 0..self.features.len().max(Feature::ALL.len()) {
-            let found = self.features.get(index).map_or("", String::as_str);
-            let ours = Feature::ALL.get(index).map_or("", |feature| feature.name());
-            if found != ours {
+            let found = self.features.get(index);
+            let ours = Feature::ALL.get(index).copied();
+            if found != ours.map(NamedFeature::of).as_ref() {
                 return Err(ModelError::Features {
                     index,
-                    found: found.to_owned(),
-                    ours,
+                    found: found.map(NamedFeature::to_string).unwrap_or_default(),
+                    ours: ours
+                        .map(|ours| NamedFeature::of(ours).to_string())
+                        .unwrap_or_default(),
                 });
             }
+        }
+        if !self.thresholds.ascend() {
+            return Err(ModelError::Thresholds);
         }
         if self.trees.is_empty() {
             return Err(ModelError::Empty);
@@ -243,6 +274,17 @@ impl Model {
                 .map_err(|(node, fault)| ModelError::Tree { tree, node, fault })?;
         }
         Ok(())
+    }
+}
+
+impl Display for NamedFeature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, unit } = self;
+        f.write_str(name)?;
+        if unit.is_empty() {
+            return Ok(());
+        }
+        write!(f, " in {unit}")
     }
 }
 
@@ -378,7 +420,14 @@ mod tests {
         stump().check().unwrap();
         assert!(fault(|m| m.features.swap(0, 1)).contains("`from_service`"));
         assert!(fault(|m| m.features.truncate(3)).contains("feature 3"));
-        assert!(fault(|m| m.features.push("ttl".into())).contains("`ttl`"));
+        let mut longer = stump();
+        longer.features.push(NamedFeature {
+            name: "ttl".to_owned(),
+            unit: String::new(),
+        });
+        assert!(longer.check().unwrap_err().to_string().contains("`ttl`"));
+        assert!(fault(|m| m.features[3].unit = "kB".to_owned()).contains("in kB"));
+        assert!(fault(|m| m.thresholds.cuts_bytes.reverse()).contains("ascend"));
         assert!(fault(|m| m.abi_version = 77).contains("77"));
         assert!(fault(|m| m.schema = 9).contains("version 9"));
         assert!(fault(|m| m.trees.clear()).contains("no trees"));
