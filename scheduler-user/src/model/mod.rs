@@ -3,8 +3,12 @@
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod compile;
+mod diff;
+mod importance;
 mod registry;
 mod render;
+pub mod rules;
+mod svg;
 mod thresholds;
 
 use std::fmt::{self, Display};
@@ -19,8 +23,11 @@ use sha2::{Digest as _, Sha256};
 use crate::training::Scores;
 
 pub use compile::{CompileError, compile};
+pub use diff::{Diff, diff};
+pub use importance::Importance;
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
 pub use render::{Summary, human_bytes};
+pub use svg::svg;
 pub use thresholds::Thresholds;
 
 /// Version of the file format.
