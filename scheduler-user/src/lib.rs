@@ -19,6 +19,7 @@ pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod explain;
 
 pub mod handover;
 pub mod ingress;

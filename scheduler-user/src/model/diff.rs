@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Version of the JSON.
-pub const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
 /// Made-up packets that both models are asked about.
 const PROBES: usize = 4096;
@@ -26,7 +26,7 @@ const EXAMPLES: usize = 5;
 /// Two models beside one another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diff {
-    /// [`SCHEMA`].
+    /// Version of this structure.
     pub schema: u32,
     /// In six numbers.
     pub summaries: [Summary; 2],

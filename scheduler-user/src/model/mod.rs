@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::training::Scores;
 
-pub use compile::{CompileError, compile};
+pub use compile::{CompileError, compile, kernel_leaf};
 pub use diff::{Diff, diff};
 pub use importance::Importance;
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
