@@ -67,7 +67,7 @@ pub struct Change {
     pub before: Option<u32>,
     /// Generation that acts now; `None` is aging.
     pub acting: Option<u32>,
-    /// Time from table to acting.
+    /// Time from model to acting: compiled, checked, written, flipped.
     pub flip: Duration,
     /// The command that undoes it.
     pub undo: String,

@@ -18,7 +18,7 @@ use crate::{
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
-    model::{Model, Provenance, SaveError, Thresholds},
+    model::{Model, Provenance, Thresholds},
     training::{
         DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
         split,
@@ -37,9 +37,6 @@ pub enum LearningError {
     /// The training thread broke off.
     #[error("training broke off")]
     Broken(#[source] io::Error),
-    /// The registry can't be locked.
-    #[error(transparent)]
-    Registry(#[from] SaveError),
     /// Aging can't be made to rule.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -202,7 +199,11 @@ impl Learner {
                 return Ok(());
             }
         };
-        let _lock = self.handover.registry().lock()?;
+        let lock = self.handover.registry().lock();
+        if let Err(error) = &lock {
+            // A disk that refuses hinders no fall back.
+            warn!(%error, "the registry can't be locked");
+        }
         self.follow(datapath)?;
         let acting = number(self.running.as_deref());
         let rows = candidate.trained_on_samples;

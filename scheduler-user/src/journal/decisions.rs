@@ -49,7 +49,7 @@ pub enum Step {
         generation: u32,
         /// Its file.
         file: PathBuf,
-        /// Time from table to acting.
+        /// Time from model to acting: compiled, checked, written, flipped.
         flip_us: u64,
     },
     /// The acting model had lost its worth: aging rules.
@@ -65,7 +65,7 @@ pub enum Step {
         file: PathBuf,
         /// SHA-256 of its content, in hexadecimal.
         sha256: String,
-        /// Time from table to acting.
+        /// Time from model to acting: compiled, checked, written, flipped.
         flip_us: u64,
     },
     /// An earlier model was put to work again, or aging.

@@ -174,7 +174,12 @@ fn verdicts(a: &Model, b: &Model) -> Verdicts {
     let examples = &mut verdicts.examples;
     // Stable, so that the same packets are shown each time.
     examples.sort_by_key(|example| (u8::MAX - apart(example), example.conditions.len()));
-    examples.dedup_by(|x, y| x.bytes == y.bytes);
+    let mut told = Vec::new();
+    examples.retain(|example| {
+        let new = !told.contains(&example.bytes);
+        told.push(example.bytes);
+        new
+    });
     examples.truncate(EXAMPLES);
     verdicts
 }

@@ -5,13 +5,12 @@ pub(crate) mod arbitrary;
 mod compile;
 mod diff;
 mod importance;
+mod named;
 mod registry;
 mod render;
 pub mod rules;
 mod svg;
 mod thresholds;
-
-use std::fmt::{self, Display};
 
 use scheduler_common::{
     ABI_VERSION,
@@ -25,6 +24,7 @@ use crate::training::Scores;
 pub use compile::{CompileError, compile, kernel_leaf};
 pub use diff::{Diff, diff};
 pub use importance::Importance;
+pub use named::NamedFeature;
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
 pub use render::{Summary, human_bytes};
 pub use svg::svg;
@@ -63,25 +63,6 @@ pub struct Model {
     pub thresholds: Thresholds,
     /// The trees.
     pub trees: Vec<Tree>,
-}
-
-/// A feature as a model's file names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NamedFeature {
-    /// See [`Feature::name`].
-    pub name: String,
-    /// See [`Feature::unit`].
-    pub unit: String,
-}
-
-impl NamedFeature {
-    fn of(feature: Feature) -> Self {
-        Self {
-            name: feature.name().to_owned(),
-            unit: feature.unit().to_owned(),
-        }
-    }
 }
 
 /// The rows behind a model.
@@ -281,17 +262,6 @@ impl Model {
                 .map_err(|(node, fault)| ModelError::Tree { tree, node, fault })?;
         }
         Ok(())
-    }
-}
-
-impl Display for NamedFeature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, unit } = self;
-        f.write_str(name)?;
-        if unit.is_empty() {
-            return Ok(());
-        }
-        write!(f, " in {unit}")
     }
 }
 

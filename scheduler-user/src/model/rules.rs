@@ -205,7 +205,7 @@ pub fn label(feature: Feature) -> &'static str {
         Feature::GapUs => "gap",
         Feature::FlowAgeUs => "age of the flow",
         Feature::ServiceLog2Q8 => "mean of the service",
-        Feature::PeerLog2Q8 => "mean of the service with this network",
+        Feature::PeerLog2Q8 => "mean with this network",
         Feature::SocketUnsentBytes => "written behind the packet",
         Feature::SocketWindowPackets => "congestion window",
         Feature::SocketRttUs => "round trip",
@@ -222,7 +222,9 @@ pub fn human(feature: Feature, value: u32) -> String {
         (Feature::TcpFlags, _) => format!("{value:#04x}"),
         (_, "bytes") => human_bytes(f64::from(value)),
         (_, "us") => human_time(f64::from(value)),
-        (_, "") => value.to_string(),
+        // The label says that packets are counted.
+        (Feature::SocketWindowPackets, unit) => format!("{value} {unit}"),
+        (_, "" | "packets") => value.to_string(),
         (_, unit) => format!("{value} {unit}"),
     }
 }

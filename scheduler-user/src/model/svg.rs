@@ -10,7 +10,7 @@ use super::{
 const BOX_WIDTH: usize = 190;
 const BOX_HEIGHT: usize = 42;
 /// From one level to the next, and from one leaf to the next.
-const LEVEL: usize = 300;
+const LEVEL: usize = 270;
 const ROW: usize = 56;
 const MARGIN: usize = 24;
 const HEAD: usize = 84;
@@ -202,19 +202,10 @@ fn boxed(out: &mut String, tree: &Tree, node: usize, (at, thresholds): (Place, &
     } else {
         ""
     };
-    // Long names are pressed into their box.
-    let fit = if first.chars().count() > 26 {
-        format!(
-            "textLength=\"{}\" lengthAdjust=\"spacingAndGlyphs\" ",
-            BOX_WIDTH - 20
-        )
-    } else {
-        String::new()
-    };
     text(
         out,
         (x + 10, y + 17, "#1c2733"),
-        &format!("{weight}{fit}>{}", escaped(&first)),
+        &format!("{weight}>{}", escaped(&first)),
     );
     text(
         out,

@@ -138,7 +138,10 @@ fn cuts(model: &Model) -> String {
         .iter()
         .map(|cut| human_bytes(f64::from(*cut)))
         .collect();
-    format!("bands are cut at {}", cuts.join(", "))
+    format!(
+        "bands are cut at {}; those below are of the bytes to come alone, what is sent already comes on top",
+        cuts.join(", ")
+    )
 }
 
 fn importance_lines(importances: &[Importance]) -> Vec<String> {
