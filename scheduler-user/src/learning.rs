@@ -97,7 +97,7 @@ impl Learner {
                     None => return Ok(()),
                 },
                 _ = cycle.tick() => {
-                    self.follow(&datapath)?;
+                    self.follow(&datapath);
                     self.begin_cycle();
                 }
                 trained = finished(&mut self.training) => {
@@ -124,11 +124,18 @@ impl Learner {
     /// Takes for the running model what acts by now.
     ///
     /// A person may have pushed a model or rolled one back. The next candidate has to beat it like any other.
-    fn follow(&mut self, datapath: &Datapath) -> Result<(), DatapathError> {
-        let active = datapath.active()?.map(|active| active.generation);
+    fn follow(&mut self, datapath: &Datapath) {
+        let active = match datapath.active() {
+            Ok(active) => active.map(|active| active.generation),
+            Err(error) => {
+                // The pins may be going at this moment; the next look at them ends the agent.
+                debug!(%error, "no telling which model acts");
+                return;
+            }
+        };
         let before = number(self.running.as_deref());
         if active == before {
-            return Ok(());
+            return;
         }
         self.running =
             active.and_then(
@@ -146,7 +153,6 @@ impl Learner {
             why = "pushed or rolled back",
             "another model acts"
         );
-        Ok(())
     }
 
     fn begin_cycle(&mut self) {
@@ -204,7 +210,7 @@ impl Learner {
             // A disk that refuses hinders no fall back.
             warn!(%error, "the registry can't be locked");
         }
-        self.follow(datapath)?;
+        self.follow(datapath);
         let acting = number(self.running.as_deref());
         let rows = candidate.trained_on_samples;
         let nodes = candidate.summary().nodes as u64;
