@@ -174,7 +174,11 @@ fn walk_lines(walk: &Walk, judged: bool) -> Vec<String> {
                 conditions.join(", ")
             ));
         }
-        (Some(true), _) => lines.push("  this fits what the kernel predicted".to_owned()),
+        (Some(true), []) => lines.push("  this fits what the kernel predicted".to_owned()),
+        (Some(true), fitting) => lines.push(format!(
+            "  {} leaves fit what the kernel predicted, this one among them; --features narrows them down",
+            fitting.len()
+        )),
         (Some(false), []) => lines.push(
             "  this is not what the kernel predicted: values that it does not keep were others; --features sets them"
                 .to_owned(),

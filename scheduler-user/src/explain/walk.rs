@@ -114,6 +114,7 @@ impl Walk {
             && kernel_leaf(&model.trees[0].nodes[tree.leaf]) == leaf
         {
             walk.fitting = fitting(model, rebuilt, (kernel, sent));
+            walk.agrees = Some(walk.fitting.iter().any(|it| it.leaf == tree.leaf));
         }
         Ok(walk)
     }
