@@ -9,7 +9,7 @@ use crate::{
     instance::Instance,
     model::{
         human_bytes,
-        rules::{bytes_of, human_time, service},
+        rules::{human_time, service},
     },
 };
 
@@ -209,12 +209,9 @@ fn path_lines(tree: &TreePath) -> Vec<String> {
             )
         })
         .collect();
-    let bytes = bytes_of(tree.output);
     lines.push(format!(
         "      → {} to come, within a factor {:.1}; {} rows",
-        human_bytes(bytes),
-        tree.factor,
-        tree.rows
+        tree.text, tree.factor, tree.rows
     ));
     lines
 }

@@ -1,12 +1,15 @@
 //! The way of a message's features through the acting model.
 
-use scheduler_common::features::Feature;
+use scheduler_common::{
+    features::{Feature, Features},
+    tree::Table,
+};
 use serde::Serialize;
 
 use super::known::{Rebuilt, Source};
 use crate::model::{
-    CompileError, Model, compile, kernel_leaf,
-    rules::{Range, human},
+    CompileError, Model, Tree, compile,
+    rules::{Range, Rule, human},
 };
 
 /// What the model makes of a direction's features.
@@ -52,6 +55,8 @@ pub struct TreePath {
     pub leaf: usize,
     /// What the leaf says: mean log2(floor + bytes to come) of its rows.
     pub output: f64,
+    /// The same in words.
+    pub text: String,
     /// Factor of one standard deviation of the leaf's rows.
     pub factor: f64,
     /// Training rows of the leaf.
@@ -95,7 +100,8 @@ impl Walk {
         predicted_bytes: Option<u32>,
     ) -> Result<Self, CompileError> {
         let sent = u64::from(rebuilt.features[Feature::MessageBytes as usize]);
-        let leaf = compile(model)?.walk(&rebuilt.features).unwrap_or_default();
+        let table = compile(model)?;
+        let leaf = table.walk(&rebuilt.features).unwrap_or_default();
         let bytes_to_come = leaf.bytes_to_come();
         let trees = model.trees.iter().enumerate();
         let values = Feature::ALL.iter().map(|feature| value(rebuilt, *feature));
@@ -103,17 +109,15 @@ impl Walk {
             generation: model.generation,
             features: values.collect(),
             trees: trees
-                .map(|(index, tree)| path(tree, index, rebuilt))
+                .map(|(index, tree)| path((model, tree), index, rebuilt))
                 .collect(),
             bytes_to_come,
             predicted_bytes: (sent + bytes_to_come).min(u64::from(u32::MAX)),
             agrees: predicted_bytes.map(|kernel| sent_then(kernel, bytes_to_come, sent).is_some()),
             fitting: Vec::new(),
         };
-        if let ([tree], Some(kernel)) = (walk.trees.as_slice(), predicted_bytes)
-            && kernel_leaf(&model.trees[0].nodes[tree.leaf]) == leaf
-        {
-            walk.fitting = fitting(model, rebuilt, (kernel, sent));
+        if let ([tree], Some(kernel)) = (walk.trees.as_slice(), predicted_bytes) {
+            walk.fitting = fitting((model, &table), rebuilt, (kernel, sent));
             walk.agrees = Some(walk.fitting.iter().any(|it| it.leaf == tree.leaf));
         }
         Ok(walk)
@@ -130,11 +134,18 @@ fn sent_then(kernel: u32, to_come: u64, sent: u64) -> Option<u64> {
         .filter(|then| *then <= sent)
 }
 
-fn fitting(model: &Model, rebuilt: &Rebuilt, (kernel, sent): (u32, u64)) -> Vec<Fitting> {
+fn fitting(
+    (model, table): (&Model, &Table),
+    rebuilt: &Rebuilt,
+    (kernel, sent): (u32, u64),
+) -> Vec<Fitting> {
     let rules = model.rules().into_iter();
     rules
         .filter_map(|rule| {
-            let bytes_to_come = kernel_leaf(&rule.node).bytes_to_come();
+            let bytes_to_come = table
+                .walk(&an_example(&rule))
+                .unwrap_or_default()
+                .bytes_to_come();
             let bytes_at_decision = sent_then(kernel, bytes_to_come, sent)?;
             let mut then = *rebuilt;
             then.set(
@@ -156,6 +167,15 @@ fn fitting(model: &Model, rebuilt: &Rebuilt, (kernel, sent): (u32, u64)) -> Vec<
         .collect()
 }
 
+/// Features that lead to the rule's leaf.
+fn an_example(rule: &Rule) -> Features {
+    let mut features = Features::default();
+    for range in &rule.ranges {
+        features[range.feature as usize] = range.low as u32;
+    }
+    features
+}
+
 fn value(rebuilt: &Rebuilt, feature: Feature) -> Value {
     let value = rebuilt.features[feature as usize];
     Value {
@@ -166,8 +186,8 @@ fn value(rebuilt: &Rebuilt, feature: Feature) -> Value {
     }
 }
 
-fn path(tree: &crate::model::Tree, index: usize, rebuilt: &Rebuilt) -> TreePath {
-    let (turns, leaf) = tree.path(&rebuilt.features);
+fn path((model, tree): (&Model, &Tree), index: usize, rebuilt: &Rebuilt) -> TreePath {
+    let (turns, leaf) = tree.turns(&rebuilt.features);
     let node = tree.nodes[leaf];
     let asked = turns.iter().filter_map(|turn| {
         let range = turn.range()?;
@@ -189,6 +209,7 @@ fn path(tree: &crate::model::Tree, index: usize, rebuilt: &Rebuilt) -> TreePath 
         turns: asked.collect(),
         leaf,
         output: node.output,
+        text: model.leaf_text(&node),
         factor: node.sigma.exp2(),
         rows: node.rows,
     }
@@ -202,7 +223,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::model::{DataWindow, Split, Tree, TreeNode};
+    use crate::model::{DataWindow, Split, TreeNode};
 
     /// Packets up to 500 bytes lead to about 1 MB, larger ones to 16 MB; service 80 to 4 kB less a floor.
     fn model() -> Model {

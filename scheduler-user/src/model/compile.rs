@@ -71,7 +71,7 @@ impl From<PackError> for CompileError {
 }
 
 /// Prediction and spread of a leaf as the kernel holds them.
-pub fn kernel_leaf(node: &TreeNode) -> Leaf {
+pub(super) fn quantised(node: &TreeNode) -> Leaf {
     Leaf {
         log2_q8: q8(node.output),
         sigma_q8: q8(node.sigma),
@@ -91,7 +91,7 @@ fn whole_numbers(tree: &Tree) -> Result<Vec<Node>, CompileError> {
     while let Some(&index) = from.get(nodes.len()) {
         let node = &tree.nodes[settled(tree, index)];
         nodes.push(match node.split {
-            None => Node::Leaf(kernel_leaf(node)),
+            None => Node::Leaf(quantised(node)),
             Some(split) => {
                 if from.len() > 2 * MAX_BLOCKS {
                     return Err(CompileError::TooManyBlocks { nodes: from.len() });
@@ -267,7 +267,7 @@ mod tests {
             let table = compile(&model).unwrap();
             let trees = model.trees.len() as u32;
             for features in rows {
-                let leaves = model.trees.iter().map(|tree| kernel_leaf(&tree.leaf(&features)));
+                let leaves = model.trees.iter().map(|tree| quantised(&tree.leaf(&features)));
                 let (log2, sigma) = leaves.fold((0, 0), |(log2, sigma), leaf| {
                     (log2 + u32::from(leaf.log2_q8), sigma + u32::from(leaf.sigma_q8))
                 });

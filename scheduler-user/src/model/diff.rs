@@ -219,7 +219,7 @@ fn probes(models: [&Model; 2]) -> Vec<Features> {
 /// What must hold for all trees of both to end where this packet does.
 fn conditions(models: [&Model; 2], packet: &Features) -> Vec<Range> {
     let trees = models.iter().flat_map(|model| &model.trees);
-    let turns: Vec<Turn> = trees.flat_map(|tree| tree.path(packet).0).collect();
+    let turns: Vec<Turn> = trees.flat_map(|tree| tree.turns(packet).0).collect();
     ranges(&turns)
 }
 

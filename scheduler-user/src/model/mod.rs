@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::training::Scores;
 
-pub use compile::{CompileError, compile, kernel_leaf};
+pub use compile::{CompileError, compile};
 pub use diff::{Diff, diff};
 pub use importance::Importance;
 pub use named::NamedFeature;

@@ -52,6 +52,17 @@ impl Model {
         let trees = self.trees.iter().enumerate();
         trees.flat_map(|(index, tree)| tree.rules(index)).collect()
     }
+
+    /// Bytes to come that a leaf stands for on its own; `None` where leaves correct one another.
+    pub fn leaf_bytes(&self, leaf: &TreeNode) -> Option<f64> {
+        Some(bytes_of(leaf.output))
+    }
+
+    /// The same in words.
+    pub fn leaf_text(&self, leaf: &TreeNode) -> String {
+        let factor = || format!("×{:.2}", leaf.output.exp2());
+        self.leaf_bytes(leaf).map_or_else(factor, human_bytes)
+    }
 }
 
 impl Tree {
@@ -86,7 +97,7 @@ impl Tree {
     }
 
     /// The turns that these features take, and the leaf at their end; the tree must have passed the check.
-    pub fn path(&self, features: &Features) -> (Vec<Turn>, usize) {
+    pub fn turns(&self, features: &Features) -> (Vec<Turn>, usize) {
         let mut turns = Vec::new();
         let mut index = 0;
         while let Some(split) = self.nodes.get(index).and_then(|node| node.split) {
@@ -380,7 +391,7 @@ mod tests {
                 (range.low..=range.high).contains(&value)
             });
             let leaves: Vec<usize> = rules.iter().filter(holds).map(|rule| rule.leaf).collect();
-            let (turns, leaf) = tree.path(&features);
+            let (turns, leaf) = tree.turns(&features);
             prop_assert_eq!(Some(leaf), tree.leaf_index(&features));
             prop_assert!(turns.len() <= tree.depth() as usize);
             prop_assert_eq!(leaves, vec![leaf]);

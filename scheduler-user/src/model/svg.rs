@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Model, Thresholds, Tree, human_bytes,
-    rules::{Turn, bytes_of, human, label},
+    Model, Tree,
+    rules::{Turn, human, label},
 };
 
 const BOX_WIDTH: usize = 190;
@@ -48,7 +48,7 @@ pub fn svg(model: &Model, index: usize) -> Option<String> {
     }
     for (node, place) in places.iter().enumerate() {
         if let Some(place) = place {
-            boxed(&mut out, tree, node, (*place, &model.thresholds));
+            boxed(&mut out, (model, tree), node, *place);
         }
     }
     out.push_str("</svg>\n");
@@ -165,7 +165,7 @@ fn edges(out: &mut String, tree: &Tree, node: usize, (at, places): (Place, &[Opt
     }
 }
 
-fn boxed(out: &mut String, tree: &Tree, node: usize, (at, thresholds): (Place, &Thresholds)) {
+fn boxed(out: &mut String, (model, tree): (&Model, &Tree), node: usize, at: Place) {
     let (x, y) = corner(at);
     let it = tree.nodes[node];
     let (first, second, fill) = match it.split {
@@ -183,10 +183,12 @@ fn boxed(out: &mut String, tree: &Tree, node: usize, (at, thresholds): (Place, &
             (name.to_owned(), format!("at most {value}?"), "#eef2f6")
         }
         None => {
-            let bytes = bytes_of(it.output);
-            let fill = FILLS[usize::from(thresholds.band_of(bytes)) % FILLS.len()];
+            let band = model
+                .leaf_bytes(&it)
+                .map(|bytes| model.thresholds.band_of(bytes));
+            let fill = band.map_or("#ffffff", |band| FILLS[usize::from(band) % FILLS.len()]);
             let spread = format!("×÷ {:.1}, {} rows", it.sigma.exp2(), it.rows);
-            (human_bytes(bytes), spread, fill)
+            (model.leaf_text(&it), spread, fill)
         }
     };
     let round = if it.split.is_some() { 4 } else { 14 };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Format, ShowArgs, named, print, print_json};
 use crate::{
     instance::Instance,
-    model::{Importance, Model, human_bytes, rules::bytes_of, svg},
+    model::{Importance, Model, human_bytes, svg},
 };
 
 pub(super) fn show(instance: &Instance, format: Format, args: &ShowArgs) -> anyhow::Result<()> {
@@ -87,7 +87,8 @@ fn described(model: &Model, rules: bool, drawn: &[PathBuf]) -> anyhow::Result<Va
                 "leaf": rule.leaf,
                 "conditions": rule.ranges,
                 "text": rule.to_string(),
-                "bytes_to_come": bytes_of(rule.node.output),
+                "bytes_to_come": model.leaf_bytes(&rule.node),
+                "output": rule.node.output,
                 "factor": rule.node.sigma.exp2(),
                 "rows": rule.node.rows,
             })
@@ -105,7 +106,7 @@ fn text(model: &Model, rules: bool) -> String {
         return model.to_string();
     }
     let mut lines = vec![model.summary().to_string()];
-    lines.extend(model.scores.map(|scores| scores.to_string()));
+    lines.extend(model.scores.as_ref().map(ToString::to_string));
     lines.push(cuts(model));
     lines.push(String::new());
     lines.extend(importance_lines(&model.importances()));
@@ -120,13 +121,16 @@ fn text(model: &Model, rules: bool) -> String {
             tree = Some(rule.tree);
             lines.push(format!("tree {}", rule.tree + 1));
         }
-        let bytes = bytes_of(rule.node.output);
+        let bytes = model.leaf_bytes(&rule.node);
+        let band = bytes.map_or_else(
+            || "-".to_owned(),
+            |bytes| model.thresholds.band_of(bytes).to_string(),
+        );
         lines.push(format!(
-            "{:>10} {:>7.1} {:>8} {:>5}  {rule}",
-            human_bytes(bytes),
+            "{:>10} {:>7.1} {:>8} {band:>5}  {rule}",
+            model.leaf_text(&rule.node),
             rule.node.sigma.exp2(),
             rule.node.rows,
-            model.thresholds.band_of(bytes)
         ));
     }
     lines.join("\n")
