@@ -3,12 +3,13 @@
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
-    flow::{Hashing, WAYS},
+    flow::{Flow, FlowSet, Hashing, Story, WAYS},
     names,
     sample::Hook,
     settings::Settings,
     tree::Table,
 };
+use scheduler_ebpf::{flow, hash};
 
 use super::{Datapath, DatapathError};
 
@@ -80,6 +81,22 @@ impl Datapath {
     /// If the map can't be read.
     pub fn flow_entries(&self) -> Result<u32, DatapathError> {
         Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
+    }
+
+    /// Entry and story of the flow with this tag; `None` if it has no place in the table.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn flow(&self, tag: u64) -> Result<Option<(Flow, Story)>, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::FLOWS,
+            source,
+        };
+        let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
+        let index = hash::set_of(tag, &self.hashing()?);
+        let set = map.get(&index, 0).map_err(fault)?;
+        let way = flow::find(&set.flows, tag, hash::first_way(tag));
+        Ok(way.map(|way| (set.flows[way], set.stories[way])))
     }
 
     pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {
