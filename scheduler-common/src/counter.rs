@@ -1,6 +1,6 @@
 //! Every way a packet can leave the programs, one index each.
 
-use crate::settings::SampleBudget;
+use crate::{class::BANDS, settings::SampleBudget};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
@@ -138,7 +138,44 @@ pub struct Counts {
     pub counters: [u64; Counter::COUNT],
     /// By generation modulo [`GENERATION_SLOTS`].
     pub generations: [GenerationCount; GENERATION_SLOTS as usize],
+    /// What the model in the shadow would have done.
+    pub beside: Beside,
 }
+
+/// Decision points of one watched generation, on one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Beside {
+    /// By the band that stood, and by the band that its guess would have given.
+    pub bands: [[u64; BANDS]; BANDS],
+    /// The generation that is counted.
+    pub generation: u32,
+    /// Explicit padding.
+    pub _pad: u32,
+}
+
+impl Beside {
+    /// Counts a decision point, from 0 if the generation is another than before.
+    #[inline(always)]
+    pub fn count(&mut self, generation: u32, stood: u8, guessed: u8) {
+        if self.generation != generation {
+            self.bands = [[0; BANDS]; BANDS];
+            self.generation = generation;
+        }
+        self.bands[stood as usize & (BANDS - 1)][guessed as usize & (BANDS - 1)] += 1;
+    }
+}
+
+const _: () = assert!(BANDS.is_power_of_two());
 
 /// What outlives a packet on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

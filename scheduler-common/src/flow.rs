@@ -83,6 +83,8 @@ pub mod half_flags {
     pub const AWAITS_ROUND_TRIP: u8 = 8;
     /// A model has judged the current message.
     pub const PREDICTED: u8 = 16;
+    /// What acted was exchanged while the current message was under way: only a clear guess lowers its band.
+    pub const HELD: u8 = 32;
 }
 
 /// A flow: both directions of a 5-tuple on one interface. One cache line.

@@ -49,10 +49,14 @@ pub mod names {
     pub const STORIES: &str = "STORIES";
     /// Sizes of finished messages ([`crate::history::HistoryEntry`]).
     pub const HISTORY: &str = "HISTORY";
-    /// Array of one inner map: the slot that holds the active [`crate::tree::Table`].
+    /// Array of inner maps: the slot of the active [`crate::tree::Table`], and that of the watched one.
     pub const MODEL: &str = "MODEL";
-    /// The two slots, of which one is active and the other spare.
-    pub const SLOTS: [&str; 2] = ["SLOT_A", "SLOT_B"];
+    /// The slots: one is active, one may be watched, one is spare.
+    pub const SLOTS: [&str; 3] = ["SLOT_A", "SLOT_B", "SLOT_C"];
+    /// Key in [`MODEL`] of the model that acts.
+    pub const MODEL_ACTS: u32 = 0;
+    /// Key in [`MODEL`] of the model that is only watched.
+    pub const MODEL_IN_SHADOW: u32 = 1;
     /// Ring buffer of [`crate::sample::Sample`].
     pub const SAMPLES: &str = "SAMPLES";
     /// Per-CPU counts, budget and work space by [`crate::sample::Hook`] ([`crate::counter::PerCpu`]).
@@ -68,7 +72,7 @@ pub mod names {
     /// Per-CPU counters by [`crate::ingress::IngressCounter`].
     pub const INGRESS_COUNTERS: &str = "INGRESS_COUNTERS";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 15] = [
+    pub const MAPS: [&str; 16] = [
         SETTINGS,
         HASHING,
         FLOWS,
@@ -77,6 +81,7 @@ pub mod names {
         MODEL,
         SLOTS[0],
         SLOTS[1],
+        SLOTS[2],
         SAMPLES,
         PER_CPU,
         INTERFACES,

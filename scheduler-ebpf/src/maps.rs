@@ -53,11 +53,11 @@ pub(crate) static STORIES: Array<Story, { DEFAULT_ENTRIES as usize }, { BPF_F_MM
 #[btf_map]
 pub(crate) static HISTORY: Array<HistoryEntry, HISTORY_ENTRIES> = Array::new();
 
-/// Key: 0. Value: one of the slots below. Writer: userspace: the update is one pointer, and the call returns
+/// Key: 0 for the model that acts, 1 for one that is only watched. Value: one of the slots below. Writer: userspace: the update is one pointer, and the call returns
 /// only after an RCU grace period, so no packet sees a mix. Reader: the egress program, at
-/// decision points. Size: one model acts.
+/// decision points. Size: these two.
 #[btf_map]
-pub(crate) static MODEL: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
+pub(crate) static MODEL: ArrayOfMaps<Array<Table, 1>, 2> = ArrayOfMaps::new();
 
 /// Key: 0. Value: a model. Writer: userspace, only while the slot is spare. Reader: the egress program through
 /// `MODEL`. Declared here and not made by userspace, because kernel 6.1 takes an inner map only with
@@ -65,9 +65,13 @@ pub(crate) static MODEL: ArrayOfMaps<Array<Table, 1>, 1> = ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static SLOT_A: Array<Table, 1> = Array::new();
 
-/// The other slot.
+/// Another slot.
 #[btf_map]
 pub(crate) static SLOT_B: Array<Table, 1> = Array::new();
+
+/// The third: one acts, one may be watched, one is spare.
+#[btf_map]
+pub(crate) static SLOT_C: Array<Table, 1> = Array::new();
 
 /// Writer: both programs, for sampled flows. Reader: the agent. Size: 10 485 samples, more than
 /// two CPUs may emit in one window; beyond that samples are lost, and counted.

@@ -140,6 +140,8 @@ impl Page<'_> {
         }
         let mut predicted_log2_q8 = 0;
         let mut generation = 0;
+        let mut beside = (0, 0);
+        let mut beside_band = 0;
         if asks {
             let (own, page) = (&mut self.flow.halves[half], &mut self.story.halves[half]);
             match tree::predict(self.features, report.counts) {
@@ -148,9 +150,8 @@ impl Page<'_> {
                     generation = prediction.generation;
                     predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
                     if matters {
-                        page.predicted_bytes = flow::saturate(u64::from(own.bytes) + to_come);
-                        own.generation_slot = count::own_slot(report.counts, generation);
-                        own.flags |= half_flags::PREDICTED;
+                        let slot = count::own_slot(report.counts, generation);
+                        verdict::take(own, page, to_come, slot);
                     }
                 }
                 None => {
@@ -158,12 +159,20 @@ impl Page<'_> {
                     own.flags &= !half_flags::PREDICTED;
                 }
             }
+            if let Some(prediction) = tree::predict_beside(self.features, report.counts) {
+                let to_come = prediction.leaf.bytes_to_come();
+                beside = (prediction.generation, u32::from(prediction.leaf.log2_q8));
+                beside_band = verdict::alone(own.bytes, to_come, self.known.settings);
+            }
             log_new_generation(ctx, report.budget, generation);
         }
         let (own, page) = (&mut self.flow.halves[half], &self.story.halves[half]);
         verdict::settle(own, page, self.known.settings);
+        if matters && beside.0 != 0 {
+            report.counts.beside.count(beside.0, own.band, beside_band);
+        }
         if sampled {
-            report.decision(self, (generation, predicted_log2_q8));
+            report.decision(self, (generation, predicted_log2_q8), beside);
         }
     }
 }

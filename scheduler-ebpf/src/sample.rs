@@ -71,6 +71,7 @@ impl Report<'_> {
         &mut self,
         page: &Page<'_>,
         (generation, predicted_log2_q8): (u32, u32),
+        (shadow_generation, shadow_log2_q8): (u32, u32),
     ) {
         let half = page.step.half;
         let own = &page.flow.halves[half as usize & 1];
@@ -82,6 +83,8 @@ impl Report<'_> {
         record.packets = own.packets;
         record.generation = generation;
         record.predicted_log2_q8 = predicted_log2_q8;
+        record.shadow_generation = shadow_generation;
+        record.shadow_log2_q8 = shadow_log2_q8;
         record.kind = SampleKind::Decision as u16;
         record.hook = self.sampler.known.hook as u8;
         record.half = half as u8;

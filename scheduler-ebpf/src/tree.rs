@@ -1,15 +1,16 @@
-//! The walk over the table of the active generation.
+//! The walks over the tables of the active and of the watched generation.
 
 use scheduler_common::{
     ABI_VERSION,
     counter::{Counter, Counts},
     features::Features,
+    names,
     tree::{Leaf, Table},
 };
 
 use crate::{count, maps::MODEL};
 
-/// What the active model says.
+/// What a model says.
 pub(crate) struct Prediction {
     /// The model's generation.
     pub(crate) generation: u32,
@@ -20,7 +21,21 @@ pub(crate) struct Prediction {
 /// Asks the active model; `None` if there is none, or none for this ABI.
 #[inline(always)]
 pub(crate) fn predict(features: &Features, counts: &mut Counts) -> Option<Prediction> {
-    let table: &Table = MODEL.get_value(0, &0)?;
+    walk(MODEL.get_value(names::MODEL_ACTS, &0)?, features, counts)
+}
+
+/// Asks the watched model; `None` if there is none, or none for this ABI.
+#[inline(always)]
+pub(crate) fn predict_beside(features: &Features, counts: &mut Counts) -> Option<Prediction> {
+    walk(
+        MODEL.get_value(names::MODEL_IN_SHADOW, &0)?,
+        features,
+        counts,
+    )
+}
+
+#[inline(always)]
+fn walk(table: &Table, features: &Features, counts: &mut Counts) -> Option<Prediction> {
     if table.abi_version != ABI_VERSION {
         count::one(counts, Counter::TableRefused);
         return None;

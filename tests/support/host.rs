@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use scheduler_common::{
     ABI_VERSION,
     class::class_handle,
-    counter::{Counter, GENERATION_SLOTS, Skip},
+    counter::{Beside, Counter, GENERATION_SLOTS, Skip},
     features::SLOTS,
     flow::{Flow, Hashing, Story, TICK_SHIFT, half_flags},
     history::HistoryEntry,
@@ -56,6 +56,10 @@ pub(crate) enum Fate {
 pub(crate) struct Twin {
     pub(crate) settings: Settings,
     pub(crate) table: Option<Box<Table>>,
+    /// The model that is only watched.
+    pub(crate) shadow: Option<Box<Table>>,
+    /// What it would have done.
+    pub(crate) beside: Beside,
     flows: HashMap<u64, (Flow, Story)>,
     means: HashMap<u32, HistoryEntry>,
     fragments: HashMap<FragmentKey, FirstFragment>,
@@ -85,6 +89,8 @@ struct Pass<'a> {
     tag: u64,
     network: u64,
     means: &'a mut HashMap<u32, HistoryEntry>,
+    shadow: Option<&'a Table>,
+    beside: &'a mut Beside,
     counters: Vec<Counter>,
     samples: Vec<Sample>,
 }
@@ -94,6 +100,8 @@ impl Twin {
         Self {
             settings,
             table: None,
+            shadow: None,
+            beside: Beside::default(),
             flows: HashMap::new(),
             means: HashMap::new(),
             fragments: HashMap::new(),
@@ -202,6 +210,8 @@ impl Twin {
             tag: identity.tag,
             network: history::network(headers, hook),
             means: &mut self.means,
+            shadow: self.shadow.as_deref(),
+            beside: &mut self.beside,
             counters: vec![packets_of(hook)],
             samples: Vec::new(),
         };
@@ -334,17 +344,19 @@ impl Pass<'_> {
         features::extract(headers, (flow, story), (step, &socket), &mut features);
         let (own, page) = (&mut flow.halves[half], &mut story.halves[half]);
         let (mut generation, mut predicted_log2_q8) = (0, 0);
+        let mut shadow = None;
         if self.hook == Hook::Egress {
+            shadow = self
+                .shadow
+                .and_then(|table| Some((table.generation, table.walk(&features)?)));
             let leaf = table.and_then(|table| Some((table.generation, table.walk(&features)?)));
             match leaf {
                 Some((of, leaf)) => {
                     generation = of;
                     predicted_log2_q8 = u32::from(leaf.log2_q8);
                     if verdict::asks(own.bytes, self.settings) {
-                        page.predicted_bytes =
-                            flow::saturate(u64::from(own.bytes) + leaf.bytes_to_come());
-                        own.generation_slot = (of % GENERATION_SLOTS) as u8;
-                        own.flags |= half_flags::PREDICTED;
+                        let slot = (of % GENERATION_SLOTS) as u8;
+                        verdict::take(own, page, leaf.bytes_to_come(), slot);
                     }
                 }
                 None => {
@@ -354,12 +366,21 @@ impl Pass<'_> {
             }
         }
         verdict::settle(own, page, self.settings);
+        if let Some((of, leaf)) = shadow
+            && verdict::asks(own.bytes, self.settings)
+        {
+            let alone = verdict::alone(own.bytes, leaf.bytes_to_come(), self.settings);
+            self.beside.count(of, own.band, alone);
+        }
+        let shadow = shadow.map_or((0, 0), |(of, leaf)| (of, u32::from(leaf.log2_q8)));
         let sample = Sample {
             bytes: u64::from(own.bytes),
             message: page.message,
             packets: own.packets,
             generation,
             predicted_log2_q8,
+            shadow_generation: shadow.0,
+            shadow_log2_q8: shadow.1,
             band: own.band,
             features,
             ..self.record(SampleKind::Decision, (self.hook, step.half))

@@ -370,7 +370,7 @@ fn begin((flow, story): (&mut Flow, &mut Story), own: usize, now_ticks: u32) {
     half.until_bytes = 0;
     half.band = 0;
     half.generation_slot = 0;
-    half.flags = half.flags & !half_flags::PREDICTED | half_flags::OPEN;
+    half.flags = half.flags & !(half_flags::PREDICTED | half_flags::HELD) | half_flags::OPEN;
 }
 
 /// Ends the message of `half` if one is open; a message that was ended before in this step stays

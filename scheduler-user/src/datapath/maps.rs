@@ -2,8 +2,9 @@
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
-    counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
-    flow::{Flow, FlowSet, Hashing, Story, WAYS},
+    class::BANDS,
+    counter::{Beside, Counter, GENERATION_SLOTS, Kept, PerCpu},
+    flow::{Flow, FlowSet, Hashing, Story, WAYS, story_of},
     names,
     sample::Hook,
     settings::Settings,
@@ -95,8 +96,16 @@ impl Datapath {
         let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
         let index = hash::set_of(tag, &self.hashing()?);
         let set = map.get(&index, 0).map_err(fault)?;
-        let way = flow::find(&set.flows, tag, hash::first_way(tag));
-        Ok(way.map(|way| (set.flows[way], set.stories[way])))
+        let Some(way) = flow::find(&set.flows, tag, hash::first_way(tag)) else {
+            return Ok(None);
+        };
+        let fault = |source| DatapathError::Map {
+            name: names::STORIES,
+            source,
+        };
+        let map = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
+        let story = map.get(&story_of(index, way as u32), 0).map_err(fault)?;
+        Ok(Some((set.flows[way], story)))
     }
 
     pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {
@@ -158,6 +167,31 @@ impl Datapath {
     /// # Errors
     /// If the table is not sound or a map can't be written; the old model acts on then.
     pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
+        self.place(names::MODEL_ACTS, table)
+    }
+
+    /// Lets the kernel ask a second model beside the one that acts, whose answers only go into counts and samples.
+    ///
+    /// As whole as [`Datapath::activate`], of which it knows nothing: what acts stays.
+    ///
+    /// # Errors
+    /// If the table is not sound or a map can't be written; what was in the shadow before stays there then.
+    pub fn watch(&self, table: &Table) -> Result<(), DatapathError> {
+        self.place(names::MODEL_IN_SHADOW, table)
+    }
+
+    /// Asks no second model any more.
+    ///
+    /// # Errors
+    /// If a map can't be written.
+    pub fn watch_none(&self) -> Result<(), DatapathError> {
+        if self.watched()?.is_none() {
+            return Ok(());
+        }
+        self.watch(&Box::new(Table { ..Table::EMPTY }))
+    }
+
+    fn place(&self, at: u32, table: &Table) -> Result<(), DatapathError> {
         table
             .check()
             .map_err(|fault| DatapathError::UnsoundTable { fault })?;
@@ -168,17 +202,24 @@ impl Datapath {
             source,
         };
         let mut outer = self.model()?;
-        let active_id = match outer.get(&0, 0) {
-            Ok(slot) => Some(slot.info().map_err(fault)?.id()),
-            Err(MapError::KeyNotFound) => None,
-            Err(source) => return Err(fault(source)),
-        };
-        let [a, b] = names::SLOTS;
-        let a_is_active = Some(self.map_data(a)?.info().map_err(fault)?.id()) == active_id;
-        let spare = if a_is_active { b } else { a };
-        let mut slot = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
-        slot.set(0, table, 0).map_err(fault)?;
-        outer.set(0, &self.map_data(spare)?, 0).map_err(fault)
+        let mut taken = Vec::new();
+        for place in [names::MODEL_ACTS, names::MODEL_IN_SHADOW] {
+            match outer.get(&place, 0) {
+                Ok(slot) => taken.push(slot.info().map_err(fault)?.id()),
+                Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(fault(source)),
+            }
+        }
+        for spare in names::SLOTS {
+            let slot = self.map_data(spare)?;
+            if taken.contains(&slot.info().map_err(fault)?.id()) {
+                continue;
+            }
+            let mut table_of = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
+            table_of.set(0, table, 0).map_err(fault)?;
+            return outer.set(at, &slot, 0).map_err(fault);
+        }
+        unreachable!("two places take at most two of three slots")
     }
 
     /// Head of the table in use; `None` if no model acts.
@@ -186,11 +227,40 @@ impl Datapath {
     /// # Errors
     /// If the map can't be read.
     pub fn active(&self) -> Result<Option<ActiveTable>, DatapathError> {
+        self.head(names::MODEL_ACTS)
+    }
+
+    /// Head of the table that is asked beside it; `None` if none is.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn watched(&self) -> Result<Option<ActiveTable>, DatapathError> {
+        self.head(names::MODEL_IN_SHADOW)
+    }
+
+    /// What `generation`, while it was only watched, would have done: decision points by the band that stood and the
+    /// band that its guess would have given, summed over CPUs.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn beside(&self, generation: u32) -> Result<[[u64; BANDS]; BANDS], DatapathError> {
+        let mut sums = [[0; BANDS]; BANDS];
+        let kept = self.kept()?;
+        let of = |beside: &&Beside| beside.generation == generation;
+        for beside in kept.iter().map(|kept| &kept.counts.beside).filter(of) {
+            for (sum, count) in sums.iter_mut().flatten().zip(beside.bands.as_flattened()) {
+                *sum += count;
+            }
+        }
+        Ok(sums)
+    }
+
+    fn head(&self, at: u32) -> Result<Option<ActiveTable>, DatapathError> {
         let fault = |source| DatapathError::Map {
             name: names::MODEL,
             source,
         };
-        let slot = match self.model()?.get(&0, 0) {
+        let slot = match self.model()?.get(&at, 0) {
             Ok(slot) => slot,
             Err(MapError::KeyNotFound) => return Ok(None),
             Err(source) => return Err(fault(source)),

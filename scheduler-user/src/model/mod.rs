@@ -28,8 +28,8 @@ pub use diff::{Diff, diff};
 pub use importance::Importance;
 pub use named::NamedFeature;
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
-pub(crate) use rules::bytes_of as bytes_to_come;
 pub use render::{Summary, human_bytes};
+pub(crate) use rules::bytes_of as bytes_to_come;
 pub use svg::svg;
 pub use thresholds::Thresholds;
 
