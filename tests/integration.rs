@@ -18,6 +18,7 @@ mod messages;
 mod prog_run;
 mod registry;
 mod sampling;
+mod shadow;
 mod socket;
 mod support;
 mod survival;

@@ -371,17 +371,17 @@ fn an_agent_takes_what_was_pushed_for_the_model_to_beat() {
         .position(|it| it["step"] == "pushed")
         .unwrap();
     let (earlier, later) = decisions.split_at(at + 1);
-    let before = earlier.iter().rfind(|it| it["step"] == "deployed").unwrap();
+    let before = earlier.iter().rfind(|it| it["step"] == "promoted").unwrap();
     assert_eq!(
         (&before["by"], before["acting"].as_u64()),
         (&"agent".into(), push["before"].as_u64())
     );
     assert!(earlier.iter().any(|it| it["step"] == "trained"));
     // What ended its time was a verdict on it: something beat it, or it was worth nothing.
-    let ended = |it: &&Value| it["step"] == "deployed" || it["step"] == "fell-back";
+    let ended = |it: &&Value| it["step"] == "promoted" || it["step"] == "fell-back";
     let first = later.iter().find(ended).unwrap();
     assert_eq!(first["before"], generation, "{log}");
-    if first["step"] == "deployed" {
+    if first["step"] == "promoted" {
         let by = Registry::new(site.instance.models());
         let by = by
             .load(first["generation"].as_u64().unwrap() as u32)

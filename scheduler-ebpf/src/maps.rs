@@ -23,6 +23,8 @@ use scheduler_ebpf::{
     parse::Parsed,
 };
 
+use crate::tree::Answers;
+
 const DEFAULT_SETS: usize = DEFAULT_ENTRIES as usize / WAYS;
 const MAX_FRAGMENTED: usize = 1024;
 pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 21;
@@ -94,6 +96,8 @@ pub(crate) struct Scratch {
     pub(crate) socket: Socket,
     /// A description of it.
     pub(crate) features: Features,
+    /// What the models say.
+    pub(crate) answers: Answers,
     /// Where the parser makes the verifier forget an offset.
     pub(crate) forgotten: u32,
 }

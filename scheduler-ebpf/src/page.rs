@@ -24,7 +24,7 @@ use crate::{
     path::Known,
     sample::{Report, Sampler},
     socket::Sender,
-    tree,
+    tree::{self, Answers},
 };
 
 /// A packet that needs more than its flow's cache line.
@@ -36,6 +36,7 @@ pub(crate) struct Page<'a> {
     pub(crate) step: &'a mut Step,
     pub(crate) socket: &'a mut Socket,
     pub(crate) features: &'a mut Features,
+    pub(crate) answers: &'a mut Answers,
 }
 
 impl Page<'_> {
@@ -138,19 +139,16 @@ impl Page<'_> {
                 self.features,
             );
         }
-        let mut predicted_log2_q8 = 0;
-        let mut generation = 0;
-        let mut beside = (0, 0);
-        let mut beside_band = 0;
+        self.answers.clear();
         if asks {
             let (own, page) = (&mut self.flow.halves[half], &mut self.story.halves[half]);
             match tree::predict(self.features, report.counts) {
                 Some(prediction) => {
                     let to_come = prediction.leaf.bytes_to_come();
-                    generation = prediction.generation;
-                    predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
+                    self.answers.generation = prediction.generation;
+                    self.answers.log2_q8 = u32::from(prediction.leaf.log2_q8);
                     if matters {
-                        let slot = count::own_slot(report.counts, generation);
+                        let slot = count::own_slot(report.counts, prediction.generation);
                         verdict::take(own, page, to_come, slot);
                     }
                 }
@@ -159,20 +157,27 @@ impl Page<'_> {
                     own.flags &= !half_flags::PREDICTED;
                 }
             }
+            // The first answer is forgotten before the second walk, and both behind it.
+            let answers = self.answers.joined();
             if let Some(prediction) = tree::predict_beside(self.features, report.counts) {
                 let to_come = prediction.leaf.bytes_to_come();
-                beside = (prediction.generation, u32::from(prediction.leaf.log2_q8));
-                beside_band = verdict::alone(own.bytes, to_come, self.known.settings);
+                answers.beside_generation = prediction.generation;
+                answers.beside_log2_q8 = u32::from(prediction.leaf.log2_q8);
+                answers.beside_band =
+                    u32::from(verdict::alone(bytes, to_come, self.known.settings));
             }
-            log_new_generation(ctx, report.budget, generation);
+            log_new_generation(ctx, report.budget, answers.generation);
         }
         let (own, page) = (&mut self.flow.halves[half], &self.story.halves[half]);
         verdict::settle(own, page, self.known.settings);
-        if matters && beside.0 != 0 {
-            report.counts.beside.count(beside.0, own.band, beside_band);
+        let answers = self.answers.joined();
+        if matters && answers.beside_generation != 0 {
+            let guessed = answers.beside_band as u8;
+            let generation = answers.beside_generation;
+            report.counts.beside.count(generation, own.band, guessed);
         }
         if sampled {
-            report.decision(self, (generation, predicted_log2_q8), beside);
+            report.decision(self);
         }
     }
 }

@@ -205,6 +205,7 @@ fn account<C: EbpfContext + Sender>(
         step,
         socket,
         features,
+        answers,
         ..
     }: &mut Scratch,
 ) -> Result<u8, Skip> {
@@ -230,6 +231,7 @@ fn account<C: EbpfContext + Sender>(
             step: &mut *step,
             socket,
             features,
+            answers,
         };
         page.turn(ctx, counts, budget);
     }

@@ -67,12 +67,7 @@ impl Sampler {
 impl Report<'_> {
     /// Reports a decision point of a sampled flow.
     #[inline(always)]
-    pub(crate) fn decision(
-        &mut self,
-        page: &Page<'_>,
-        (generation, predicted_log2_q8): (u32, u32),
-        (shadow_generation, shadow_log2_q8): (u32, u32),
-    ) {
+    pub(crate) fn decision(&mut self, page: &Page<'_>) {
         let half = page.step.half;
         let own = &page.flow.halves[half as usize & 1];
         let Some((entry, record)) = self.begin() else {
@@ -81,10 +76,10 @@ impl Report<'_> {
         record.bytes = u64::from(own.bytes);
         record.message = page.story.halves[half as usize & 1].message;
         record.packets = own.packets;
-        record.generation = generation;
-        record.predicted_log2_q8 = predicted_log2_q8;
-        record.shadow_generation = shadow_generation;
-        record.shadow_log2_q8 = shadow_log2_q8;
+        record.generation = page.answers.generation;
+        record.predicted_log2_q8 = page.answers.log2_q8;
+        record.shadow_generation = page.answers.beside_generation;
+        record.shadow_log2_q8 = page.answers.beside_log2_q8;
         record.kind = SampleKind::Decision as u16;
         record.hook = self.sampler.known.hook as u8;
         record.half = half as u8;

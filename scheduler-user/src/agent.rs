@@ -37,6 +37,8 @@ pub struct Options {
     pub train_every: Duration,
     /// Labelled rows below which nothing is trained.
     pub min_samples: usize,
+    /// Fresh labelled rows on which a candidate is watched before it may act.
+    pub canary_rows: usize,
     /// One flow in so many is sampled; a power of two.
     pub sample_one_in: u32,
 }

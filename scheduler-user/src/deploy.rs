@@ -1,5 +1,7 @@
 //! A model becomes what the kernel walks.
 
+use scheduler_common::tree::Table;
+
 use crate::{
     datapath::{Datapath, DatapathError},
     model::{CompileError, Model, compile},
@@ -31,9 +33,22 @@ pub enum DeployError {
 /// # Errors
 /// If it does not fit or the kernel refuses; the model before it goes on then.
 pub fn deploy(datapath: &Datapath, model: &Model) -> Result<(), DeployError> {
+    hand_over(model, |table| datapath.activate(table))
+}
+
+/// Compiles a model, checks its table and lets the kernel ask it beside what acts.
+///
+/// # Errors
+/// As [`deploy`]; nothing changes then.
+pub fn watch(datapath: &Datapath, model: &Model) -> Result<(), DeployError> {
+    hand_over(model, |table| datapath.watch(table))
+}
+
+fn hand_over(
+    model: &Model,
+    put: impl FnOnce(&Table) -> Result<(), DatapathError>,
+) -> Result<(), DeployError> {
     let generation = model.generation;
     let table = compile(model).map_err(|source| DeployError::Compile { generation, source })?;
-    datapath
-        .activate(&table)
-        .map_err(|source| DeployError::Activate { generation, source })
+    put(&table).map_err(|source| DeployError::Activate { generation, source })
 }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     datapath::{Datapath, DatapathError},
-    deploy::{DeployError, deploy},
+    deploy::{DeployError, deploy, watch},
     instance::Instance,
     journal::decisions::{Actor, Decision, Decisions, Step},
     model::{CompileError, LoadError, Model, Registry, SaveError, Thresholds, compile},
@@ -114,24 +114,76 @@ impl Handover {
         }
     }
 
-    /// Numbers an accepted candidate, saves it and puts it to work; the caller holds the registry's lock.
+    /// Numbers an accepted candidate, saves it and puts it in the shadow; the caller holds the registry's lock.
     ///
     /// # Errors
-    /// See [`HandoverError`]; what acted before goes on then.
-    pub fn deploy(
+    /// See [`HandoverError`]; nothing is watched then that was not before.
+    pub fn shadow(
         &self,
         datapath: &Datapath,
         candidate: Model,
         why: &str,
+    ) -> Result<(Model, PathBuf), HandoverError> {
+        let acting = datapath.active()?.map(|active| active.generation);
+        // Else it would be the newest, and so what the next start begins with.
+        if !self.registry.knows_what_acted() {
+            self.registry.set_acting(acting)?;
+        }
+        let model = self.numbered(candidate, acting)?;
+        let file = self.registry.save(&model)?;
+        watch(datapath, &model)?;
+        self.tidy(acting);
+        let step = Step::Shadowed {
+            generation: model.generation,
+            file: file.clone(),
+        };
+        self.note(&Decision::now(Actor::Agent, step, acting, why));
+        Ok((model, file))
+    }
+
+    /// Puts the model that was in the shadow to work; the caller holds the registry's lock.
+    ///
+    /// # Errors
+    /// See [`HandoverError`]; what acted before goes on then.
+    pub fn promote(
+        &self,
+        datapath: &Datapath,
+        model: Model,
+        why: &str,
     ) -> Result<(Model, PathBuf, Change), HandoverError> {
-        let (model, file, change) = self.replace(datapath, candidate)?;
-        let step = Step::Deployed {
+        // What acts may be another one than when it came into the shadow.
+        let model = Model {
+            parent_generation: datapath.active()?.map(|active| active.generation),
+            ..model
+        };
+        let file = self.registry.save(&model)?;
+        let change = self.set_acting(datapath, Some(&model))?;
+        datapath.watch_none()?;
+        self.tidy(Some(model.generation));
+        let step = Step::Promoted {
             generation: model.generation,
             file: file.clone(),
             flip_us: change.flip.as_micros() as u64,
         };
         self.note(&noted(Actor::Agent, step, &change, why));
         Ok((model, file, change))
+    }
+
+    /// Takes the model out of the shadow, after it was watched on so many rows; it has never acted.
+    ///
+    /// # Errors
+    /// If a map can't be written.
+    pub fn drop_shadow(
+        &self,
+        datapath: &Datapath,
+        (generation, rows): (u32, u64),
+        why: &str,
+    ) -> Result<(), HandoverError> {
+        let acting = datapath.active()?.map(|active| active.generation);
+        datapath.watch_none()?;
+        let step = Step::Dropped { generation, rows };
+        self.note(&Decision::now(Actor::Agent, step, acting, why));
+        Ok(())
     }
 
     /// Takes the acting model out because it has lost its worth; the caller holds the registry's lock.
@@ -255,20 +307,28 @@ impl Handover {
         model: Model,
     ) -> Result<(Model, PathBuf, Change), HandoverError> {
         let before = datapath.active()?.map(|active| active.generation);
-        let model = Model {
+        let model = self.numbered(model, before)?;
+        let file = self.registry.save(&model)?;
+        let change = self.set_acting(datapath, Some(&model))?;
+        self.tidy(Some(model.generation));
+        Ok((model, file, change))
+    }
+
+    fn numbered(&self, model: Model, before: Option<u32>) -> Result<Model, HandoverError> {
+        Ok(Model {
             generation: self
                 .registry
                 .next_generation()?
                 .max(before.unwrap_or(0) + 1),
             parent_generation: before,
             ..model
-        };
-        let file = self.registry.save(&model)?;
-        let change = self.set_acting(datapath, Some(&model))?;
-        if let Err(error) = self.registry.prune(Some(model.generation)) {
+        })
+    }
+
+    fn tidy(&self, acting: Option<u32>) {
+        if let Err(error) = self.registry.prune(acting) {
             warn!(%error, "old models could not be removed");
         }
-        Ok((model, file, change))
     }
 
     fn set_acting(

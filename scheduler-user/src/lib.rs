@@ -15,10 +15,12 @@
 
 pub mod acts;
 pub mod agent;
+pub mod canary;
 pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod drift;
 pub mod explain;
 
 pub mod handover;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::{ABI_VERSION, counter::Counter};
+use scheduler_common::{ABI_VERSION, class::BANDS, counter::Counter};
 use serde::Serialize;
 
 use crate::{
@@ -29,6 +29,8 @@ pub struct Status {
     pub agent: Option<Agent>,
     /// The model that classifies; absent while aging rules.
     pub model: Option<ActiveModel>,
+    /// The candidate that is only watched, if there is one.
+    pub shadow: Option<Shadow>,
     /// The flow table; absent while no programs are loaded.
     pub flow_table: Option<FlowTable>,
     /// Interfaces that are up.
@@ -61,6 +63,28 @@ pub struct ActiveModel {
     pub train_ms: Option<u64>,
     /// Egress packets it has classified.
     pub packets: u64,
+}
+
+/// A candidate in the shadow: the kernel asks it, and does not act by it.
+#[derive(Debug, Serialize)]
+pub struct Shadow {
+    /// Its generation.
+    pub generation: u32,
+    /// Nodes of all trees in the kernel's table.
+    pub nodes: u32,
+    /// When it came there, seconds since 1970; absent if its file is gone.
+    pub since_unix_s: Option<u64>,
+    /// Decision points by the band that stood (rows) and the band that its guess would have given (columns).
+    pub bands: [[u64; BANDS]; BANDS],
+}
+
+impl Shadow {
+    /// Decision points at which its guess alone would have given another band, and all.
+    pub fn differs(&self) -> (u64, u64) {
+        let all = self.bands.iter().flatten().sum::<u64>();
+        let same: u64 = (0..BANDS).map(|band| self.bands[band][band]).sum();
+        (all - same, all)
+    }
 }
 
 /// The kernel's table of flows.
@@ -121,6 +145,10 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
     for record in instance.records()? {
         interfaces.push(interface(record).await?);
     }
+    let shadow = match &datapath {
+        Some(datapath) => shadow(instance, datapath)?,
+        None => None,
+    };
     let (model, flow_table, counters) = match &datapath {
         Some(datapath) => {
             let counters = datapath.counters()?;
@@ -144,10 +172,24 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         abi_version: ABI_VERSION,
         agent: instance.agent_pid().map(|pid| Agent { pid }),
         model,
+        shadow,
         flow_table,
         interfaces,
         counters,
     })
+}
+
+fn shadow(instance: &Instance, datapath: &Datapath) -> Result<Option<Shadow>, UplinkError> {
+    let Some(watched) = datapath.watched()? else {
+        return Ok(None);
+    };
+    let file = Registry::new(instance.models()).load(watched.generation);
+    Ok(Some(Shadow {
+        generation: watched.generation,
+        nodes: watched.nodes,
+        since_unix_s: file.ok().map(|model| model.created_unix_s),
+        bands: datapath.beside(watched.generation)?,
+    }))
 }
 
 fn flow_table(datapath: &Datapath, counters: &[(Counter, u64)]) -> Result<FlowTable, UplinkError> {

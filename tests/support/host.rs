@@ -175,6 +175,14 @@ impl Twin {
         fate
     }
 
+    /// Messages that were under way when what acts was exchanged.
+    pub(crate) fn held(&self) -> usize {
+        let halves = self.flows.values().flat_map(|(flow, _)| flow.halves);
+        halves
+            .filter(|half| half.flags & half_flags::HELD != 0)
+            .count()
+    }
+
     /// Headers of the packet, later fragments completed.
     fn read(&mut self, passing: &Passing) -> Result<Parsed, Skip> {
         let how = how(&self.settings, passing);

@@ -138,6 +138,9 @@ struct RunArgs {
     /// Labelled samples to wait for before the first training.
     #[arg(long, default_value_t = 500, value_name = "N")]
     min_samples: usize,
+    /// Fresh labelled samples on which a candidate is watched in the kernel before it may act; a cycle at least.
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    canary_rows: usize,
     /// Sample one flow in N; a power of two.
     #[arg(long, value_parser = parse_one_in, default_value = "1", value_name = "N")]
     sample_one_in: u32,

@@ -63,6 +63,7 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
     let options = Options {
         train_every: args.train_every,
         min_samples: args.min_samples,
+        canary_rows: args.canary_rows,
         sample_one_in: args.sample_one_in,
     };
     Ok(agent::run(instance, datapath, model, options, stop).await?)

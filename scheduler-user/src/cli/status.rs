@@ -1,5 +1,7 @@
 //! `treeline status`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::{Format, print, print_json, runtime};
 use crate::{
     instance::Instance,
@@ -26,6 +28,7 @@ fn text(status: &Status) -> String {
         abi_version: _,
         agent,
         model,
+        shadow,
         flow_table,
         interfaces,
         counters,
@@ -42,6 +45,17 @@ fn text(status: &Status) -> String {
         ),
         None => "model    none: bytes already sent decide (aging)".to_owned(),
     });
+    lines.extend(shadow.as_ref().map(|shadow| {
+        let (other, all) = shadow.differs();
+        let since = shadow.since_unix_s.map_or_else(String::new, |unix_s| {
+            let since = UNIX_EPOCH + Duration::from_secs(unix_s);
+            format!(" since {}", humantime::format_rfc3339_seconds(since))
+        });
+        format!(
+            "shadow   generation {} is watched{since}: another band at {other} of {all} decision points",
+            shadow.generation
+        )
+    }));
     lines.extend(flow_table.as_ref().map(|table| {
         format!(
             "flows    table of {}, {} created, {} evicted alive",

@@ -43,8 +43,29 @@ pub enum Step {
         /// Rows that it learned from.
         rows: u64,
     },
-    /// A candidate was put to work.
-    Deployed {
+    /// A candidate was put in the shadow: it is asked beside what acts, and changes nothing.
+    Shadowed {
+        /// Its number.
+        generation: u32,
+        /// Its file.
+        file: PathBuf,
+    },
+    /// A candidate left the shadow without having acted.
+    Dropped {
+        /// Its number.
+        generation: u32,
+        /// Fresh rows that it was watched on.
+        rows: u64,
+    },
+    /// The traffic, or the acting model's error, has changed.
+    Drifted {
+        /// `error`, or the name of a feature.
+        of: String,
+        /// Rows from before the change that are no longer learned from.
+        forgotten: u64,
+    },
+    /// A candidate was put to work, after it had won in the shadow.
+    Promoted {
         /// Its number.
         generation: u32,
         /// Its file.
@@ -90,7 +111,10 @@ impl Step {
         match self {
             Self::Trained { .. } => "trained",
             Self::Refused { .. } => "refused",
-            Self::Deployed { .. } => "deployed",
+            Self::Shadowed { .. } => "shadowed",
+            Self::Dropped { .. } => "dropped",
+            Self::Drifted { .. } => "drifted",
+            Self::Promoted { .. } => "promoted",
             Self::FellBack { .. } => "fell-back",
             Self::Pushed { .. } => "pushed",
             Self::RolledBack { .. } => "rolled-back",
@@ -275,7 +299,16 @@ mod tests {
                 train_ms: 3,
             },
             Step::Refused { rows },
-            Step::Deployed {
+            Step::Shadowed {
+                generation,
+                file: file.clone(),
+            },
+            Step::Dropped { generation, rows },
+            Step::Drifted {
+                of: "error".to_owned(),
+                forgotten: 7,
+            },
+            Step::Promoted {
                 generation,
                 file: file.clone(),
                 flip_us: 7,
@@ -307,7 +340,10 @@ mod tests {
             assert_eq!(text["step"], decision.step.name());
         }
         assert_eq!(journal.tail(100).unwrap().decisions, written);
-        assert_eq!(journal.tail(2).unwrap().decisions, written[5..]);
+        assert_eq!(
+            journal.tail(2).unwrap().decisions,
+            written[written.len() - 2..]
+        );
     }
 
     #[test]

@@ -78,7 +78,12 @@ fn what(step: &Step) -> String {
             train_ms,
         } => format!("{nodes} nodes from {rows} rows in {train_ms} ms"),
         Step::Refused { rows } => format!("a candidate from {rows} rows"),
-        Step::Deployed {
+        Step::Shadowed { generation, .. } => format!("model {generation} is watched"),
+        Step::Dropped { generation, rows } => {
+            format!("model {generation} after {rows} fresh rows")
+        }
+        Step::Drifted { of, forgotten } => format!("{of}, {forgotten} rows forgotten"),
+        Step::Promoted {
             generation,
             flip_us,
             ..

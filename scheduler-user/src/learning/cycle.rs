@@ -1,0 +1,81 @@
+//! What a cycle works out on a thread of its own.
+
+use std::time::Instant;
+
+use crate::{
+    canary::Trial,
+    dataset::Row,
+    model::Model,
+    training::{
+        DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
+        split,
+    },
+};
+
+/// What is to be worked out.
+pub(super) enum Work {
+    /// Train a candidate on the window, and judge it.
+    Train,
+    /// Judge the candidate in the shadow on what it was watched on.
+    Try(Trial),
+    /// Only judge what acts.
+    Watch,
+}
+
+/// What came of it.
+pub(super) enum Outcome {
+    Trained(Result<Trained, TrainError>),
+    Tried(Verdict),
+    Watched,
+}
+
+/// A candidate and what the judge says.
+pub(super) struct Trained {
+    pub(super) candidate: Model,
+    pub(super) verdict: Verdict,
+    pub(super) train_ms: u64,
+}
+
+/// What the thread brings back.
+pub(super) struct Cycle {
+    pub(super) outcome: Outcome,
+    pub(super) retirement: Option<Retirement>,
+    /// The model that ran when it was judged.
+    pub(super) against: Option<u32>,
+}
+
+/// Does the work on the window's rows, and judges the running model on the later of them.
+pub(super) fn work(
+    work: Work,
+    rows: &[Row],
+    running: Option<&Model>,
+    limits: &JudgeLimits,
+) -> Cycle {
+    let outcome = match work {
+        Work::Train => Outcome::Trained(train(rows, running, limits)),
+        Work::Try(trial) => Outcome::Tried(trial.judge(running, limits)),
+        Work::Watch => Outcome::Watched,
+    };
+    Cycle {
+        outcome,
+        retirement: running.map(|running| retire(running, rows, limits)),
+        against: running.map(|running| running.generation),
+    }
+}
+
+fn train(
+    rows: &[Row],
+    running: Option<&Model>,
+    limits: &JudgeLimits,
+) -> Result<Trained, TrainError> {
+    let parts = split(rows, limits);
+    let started = Instant::now();
+    let candidate = DecisionTree::default().train(&parts.train)?;
+    let train_ms = started.elapsed().as_millis() as u64;
+    let verdict = judge(&candidate, running, &parts, limits);
+    Ok(Trained {
+        candidate,
+        verdict,
+        train_ms,
+    })
+}

@@ -1,0 +1,340 @@
+//! Samples → window → model → shadow → work: one cycle after another.
+
+mod cycle;
+mod watching;
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use scheduler_common::sample::Sample;
+use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::cycle::{Cycle, Outcome, Trained, Work};
+use crate::{
+    agent::Options,
+    canary::Canary,
+    datapath::{Datapath, DatapathError},
+    dataset::{Joiner, Window, WindowLimits},
+    drift::Drift,
+    handover::{Handover, HandoverError},
+    instance::Instance,
+    journal::decisions::{Actor, Decision, Step},
+    model::Model,
+    simulate::Within,
+    training::JudgeLimits,
+};
+
+/// How often the learner looks whether it has been taken down.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Why learning ended for good.
+#[derive(Debug, thiserror::Error)]
+pub enum LearningError {
+    /// The kernel programs can't be reached.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The training thread broke off.
+    #[error("training broke off")]
+    Broken(#[source] io::Error),
+    /// Aging can't be made to rule.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+}
+
+/// The window, the running model, and the cycle that replaces it.
+pub struct Learner {
+    instance: Instance,
+    handover: Handover,
+    options: Options,
+    joiner: Joiner,
+    window: Window,
+    running: Option<Arc<Model>>,
+    canary: Option<Canary>,
+    drift: Drift,
+    /// A cycle is wanted before it is due.
+    is_urgent: bool,
+    working: Option<JoinHandle<Cycle>>,
+}
+
+impl Learner {
+    /// A learner with an empty window; `running` is the model that acts now.
+    pub fn new(instance: &Instance, options: Options, running: Option<Model>) -> Self {
+        Self {
+            instance: instance.clone(),
+            handover: Handover::new(instance),
+            options,
+            joiner: Joiner::default(),
+            window: Window::new(WindowLimits::default(), rand::random()),
+            running: running.map(Arc::new),
+            canary: None,
+            drift: Drift::default(),
+            is_urgent: false,
+            working: None,
+        }
+    }
+
+    /// Learns until `stop`, or until the programs are taken down.
+    ///
+    /// # Errors
+    /// If the kernel programs can't be reached or training broke off.
+    pub async fn run(
+        mut self,
+        datapath: Datapath,
+        mut batches: mpsc::Receiver<Vec<Sample>>,
+        stop: CancellationToken,
+    ) -> Result<(), LearningError> {
+        let mut cycle = tokio::time::interval(self.options.train_every);
+        cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        cycle.tick().await;
+        let mut watch = tokio::time::interval(WATCH_EVERY);
+        self.clear_left_over(&datapath)?;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                batch = batches.recv() => match batch {
+                    Some(batch) => {
+                        self.take(&batch);
+                        if self.is_urgent && self.may_hurry() {
+                            cycle.reset();
+                            self.begin_cycle(&datapath)?;
+                        }
+                    }
+                    None => break,
+                },
+                _ = cycle.tick() => {
+                    self.follow(&datapath)?;
+                    self.begin_cycle(&datapath)?;
+                }
+                done = finished(&mut self.working) => {
+                    self.working = None;
+                    let done = done
+                        .map_err(|error| LearningError::Broken(io::Error::other(error)))?;
+                    self.end_cycle(&datapath, done)?;
+                }
+                _ = watch.tick() => if !datapath.is_pinned() {
+                    return Ok(());
+                },
+            }
+        }
+        // Nobody would judge it.
+        if datapath.is_pinned() {
+            self.drop_canary(&datapath, "the agent that watches it ends")?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, batch: &[Sample]) {
+        for sample in batch {
+            // The rows of one message come together, with its end.
+            let rows: Vec<_> = self.joiner.push(sample).into_iter().collect();
+            for row in &rows {
+                self.window.push(*row);
+                if let Some(canary) = &mut self.canary {
+                    canary.see(row);
+                }
+            }
+            let acting = number(self.running.as_deref()).unwrap_or(0);
+            if let Some(alarm) = self.drift.see(&rows, acting) {
+                self.drifted(&alarm);
+            }
+        }
+    }
+
+    /// Whether a cycle that can't wait could come to something.
+    fn may_hurry(&self) -> bool {
+        self.working.is_none() && self.window.len() >= self.options.min_samples
+    }
+
+    /// Takes for the running model what acts by now.
+    ///
+    /// A person may have pushed a model or rolled one back. The next candidate has to beat it like any other.
+    fn follow(&mut self, datapath: &Datapath) -> Result<(), LearningError> {
+        let active = match datapath.active() {
+            Ok(active) => active.map(|active| active.generation),
+            Err(error) => {
+                // The pins may be going at this moment; the next look at them ends the agent.
+                debug!(%error, "no telling which model acts");
+                return Ok(());
+            }
+        };
+        let before = number(self.running.as_deref());
+        if active == before {
+            return Ok(());
+        }
+        self.running =
+            active.and_then(
+                |generation| match self.handover.registry().load(generation) {
+                    Ok(model) => Some(Arc::new(model)),
+                    Err(error) => {
+                        warn!(generation, %error, "the acting model can't be judged");
+                        None
+                    }
+                },
+            );
+        info!(
+            generation = active.unwrap_or(0),
+            before = before.unwrap_or(0),
+            why = "pushed or rolled back",
+            "another model acts"
+        );
+        // It won against another one.
+        self.drop_canary(datapath, "another model was put to work meanwhile")
+    }
+
+    fn begin_cycle(&mut self, datapath: &Datapath) -> Result<(), LearningError> {
+        let (rows, needed) = (self.window.len(), self.options.min_samples);
+        let counts = self.joiner.counts();
+        if self.working.is_some() {
+            info!(
+                rows,
+                what = "no new cycle",
+                why = "training is still under way",
+                "cycle"
+            );
+            return Ok(());
+        }
+        let is_ready = self.pass_cycle(datapath)?;
+        let work = match &self.canary {
+            Some(canary) if is_ready => {
+                let fresh = canary.model().generation;
+                let mut earlier = self.window.rows();
+                earlier.retain(|row| row.shadow_generation != fresh);
+                Work::Try(canary.trial(earlier))
+            }
+            Some(_) => Work::Watch,
+            None if rows < needed => {
+                info!(
+                    rows,
+                    needed,
+                    decisions = counts.decisions,
+                    labelled = counts.labelled,
+                    what = "nothing trained",
+                    why = "too few labelled samples yet",
+                    "cycle"
+                );
+                Work::Watch
+            }
+            None => Work::Train,
+        };
+        self.is_urgent = false;
+        if matches!(work, Work::Watch) && self.running.is_none() {
+            return Ok(());
+        }
+        debug!(rows, services = self.window.services(), "a cycle begins");
+        let rows = self.window.rows();
+        let running = self.running.clone();
+        let limits = limits(&self.instance);
+        self.working = Some(tokio::task::spawn_blocking(move || {
+            cycle::work(work, &rows, running.as_deref(), &limits)
+        }));
+        Ok(())
+    }
+
+    fn end_cycle(&mut self, datapath: &Datapath, cycle: Cycle) -> Result<(), LearningError> {
+        let lock = self.handover.registry().lock();
+        if let Err(error) = &lock {
+            // A disk that refuses hinders no fall back.
+            warn!(%error, "the registry can't be locked");
+        }
+        self.follow(datapath)?;
+        let is_current = number(self.running.as_deref()) == cycle.against;
+        match cycle.outcome {
+            Outcome::Trained(Ok(trained)) => self.end_training(datapath, trained, is_current),
+            Outcome::Trained(Err(error)) => info!(what = "nothing trained", why = %error, "cycle"),
+            Outcome::Tried(verdict) if is_current => self.end_trial(datapath, &verdict)?,
+            Outcome::Tried(_) | Outcome::Watched => {}
+        }
+        // A candidate that has just taken its place was judged against aging, too.
+        if is_current && number(self.running.as_deref()) == cycle.against {
+            self.reconsider(datapath, cycle.retirement)?;
+        }
+        Ok(())
+    }
+
+    /// Shadows a candidate that the judge accepts.
+    fn end_training(&mut self, datapath: &Datapath, trained: Trained, is_current: bool) {
+        let acting = number(self.running.as_deref());
+        let rows = trained.candidate.trained_on_samples;
+        let train_ms = trained.train_ms;
+        let note = |step, why: &str| {
+            self.handover
+                .note(&Decision::now(Actor::Agent, step, acting, why));
+        };
+        let step = Step::Trained {
+            rows,
+            nodes: trained.candidate.summary().nodes as u64,
+            train_ms,
+        };
+        note(step, "a cycle was due");
+        let objection = if !is_current {
+            Some("another model was put to work while this one was trained")
+        } else if !trained.verdict.accepted {
+            Some(trained.verdict.reason.as_str())
+        } else {
+            None
+        };
+        if let Some(why) = objection {
+            note(Step::Refused { rows }, why);
+            let running = acting.unwrap_or(0);
+            info!(
+                rows,
+                train_ms,
+                what = "candidate refused",
+                why,
+                running,
+                "cycle"
+            );
+            return;
+        }
+        if let Err(error) = self.shadow(datapath, trained) {
+            warn!(
+                what = "what acts goes on",
+                why = &error as &dyn std::error::Error,
+                "cycle: candidate could not be put in the shadow"
+            );
+        }
+    }
+}
+
+/// Waits for the working thread; for ever while there is none.
+async fn finished(
+    working: &mut Option<JoinHandle<Cycle>>,
+) -> Result<Cycle, tokio::task::JoinError> {
+    match working {
+        Some(handle) => handle.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a model must show on this host: on its slowest link, with the leaves that stand there.
+fn limits(instance: &Instance) -> JudgeLimits {
+    let records = instance.records().unwrap_or_else(|error| {
+        warn!(%error, what = "judged as on a link of the default rate", "cycle");
+        Vec::new()
+    });
+    let shaped = records
+        .iter()
+        .filter_map(|record| Some((record.rate_bps?, record)));
+    let Some((rate_bps, record)) = shaped.min_by_key(|(rate_bps, _)| *rate_bps) else {
+        return JudgeLimits::default();
+    };
+    let mut limits = JudgeLimits::of_rate(rate_bps);
+    if record.leaf == "fq_codel" {
+        limits.link.within = Within::Fair;
+    }
+    limits
+}
+
+fn number(model: Option<&Model>) -> Option<u32> {
+    model.map(|model| model.generation)
+}
+
+fn unix_now_s() -> u64 {
+    // A clock before 1970 is no reason to lose a model.
+    UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
