@@ -139,45 +139,43 @@ impl Page<'_> {
                 self.features,
             );
         }
-        self.answers.clear();
+        self.answers.begin(asks && matters, sampled);
         if asks {
-            let (own, page) = (&mut self.flow.halves[half], &mut self.story.halves[half]);
-            match tree::predict(self.features, report.counts) {
-                Some(prediction) => {
-                    let to_come = prediction.leaf.bytes_to_come();
-                    self.answers.generation = prediction.generation;
-                    self.answers.log2_q8 = u32::from(prediction.leaf.log2_q8);
-                    if matters {
-                        let slot = count::own_slot(report.counts, prediction.generation);
-                        verdict::take(own, page, to_come, slot);
-                    }
-                }
-                None => {
-                    page.predicted_bytes = 0;
-                    own.flags &= !half_flags::PREDICTED;
-                }
-            }
-            // The first answer is forgotten before the second walk, and both behind it.
-            let answers = self.answers.joined();
-            if let Some(prediction) = tree::predict_beside(self.features, report.counts) {
-                let to_come = prediction.leaf.bytes_to_come();
-                answers.beside_generation = prediction.generation;
-                answers.beside_log2_q8 = u32::from(prediction.leaf.log2_q8);
-                answers.beside_band =
-                    u32::from(verdict::alone(bytes, to_come, self.known.settings));
-            }
-            log_new_generation(ctx, report.budget, answers.generation);
+            tree::ask(self.features, self.answers.joined(), report.counts);
+            tree::ask_beside(self.features, self.answers.joined(), report.counts);
+            self.heed(half, report.counts);
+            log_new_generation(ctx, report.budget, self.answers.joined().generation);
         }
         let (own, page) = (&mut self.flow.halves[half], &self.story.halves[half]);
         verdict::settle(own, page, self.known.settings);
         let answers = self.answers.joined();
-        if matters && answers.beside_generation != 0 {
-            let guessed = answers.beside_band as u8;
-            let generation = answers.beside_generation;
-            report.counts.beside.count(generation, own.band, guessed);
+        if answers.matters != 0 && answers.beside_generation != 0 {
+            let guessed = verdict::alone(
+                own.bytes,
+                answers.beside().bytes_to_come(),
+                self.known.settings,
+            );
+            report
+                .counts
+                .beside
+                .count(answers.beside_generation, own.band, guessed);
         }
-        if sampled {
+        if answers.sampled != 0 {
             report.decision(self);
+        }
+    }
+
+    /// Takes what the active model said for the message's, if it matters, or notes that there is none.
+    #[inline(always)]
+    fn heed(&mut self, half: usize, counts: &mut Counts) {
+        let (own, page) = (&mut self.flow.halves[half], &mut self.story.halves[half]);
+        let answers = self.answers.joined();
+        if answers.is_there == 0 {
+            page.predicted_bytes = 0;
+            own.flags &= !half_flags::PREDICTED;
+        } else if answers.matters != 0 {
+            let slot = count::own_slot(counts, answers.generation);
+            verdict::take(own, page, answers.own().bytes_to_come(), slot);
         }
     }
 }
