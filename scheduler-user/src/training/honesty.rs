@@ -41,7 +41,7 @@ const BARREN: [Made; 2] = [
 
 /// A table, or where it is not at hand something as heavy-tailed.
 fn table(name: &str) -> Cdf {
-    Cdf::published(name).unwrap_or_else(|| Cdf::pareto(1.2, (5_000.0, 30e6)))
+    Cdf::published(name).unwrap_or_else(|| Cdf::pareto(0.3, (5_000.0, 30e6)))
 }
 
 /// About as many rows as a full window holds.
