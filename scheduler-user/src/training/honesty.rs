@@ -121,6 +121,10 @@ fn where_nothing_is_learnable_nothing_is_deployed() {
 #[test]
 fn where_sizes_hang_on_something_half_of_the_gap_is_closed() {
     for made in DESIGNED {
+        // The bar is for these tables; without them the demo's mix below stands alone.
+        if Cdf::published(made.0).is_none() {
+            continue;
+        }
         let verdicts = verdicts((1..=2).map(|seed| window(made, seed)));
         all_accepted(&verdicts, &format!("{made:?}"));
         for share in Share::both(&verdicts) {
