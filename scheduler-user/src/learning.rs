@@ -18,6 +18,7 @@ use crate::{
     deploy::{DeployError, deploy},
     instance::Instance,
     model::{LoadError, Model, Provenance, Registry, SaveError},
+    simulate::Within,
     training::{
         DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
         split,
@@ -59,6 +60,7 @@ enum AdoptError {
 
 /// The window, the running model, and the cycle that replaces it.
 pub struct Learner {
+    instance: Instance,
     registry: Registry,
     options: Options,
     joiner: Joiner,
@@ -71,6 +73,7 @@ impl Learner {
     /// A learner with an empty window; `running` is the model that acts now.
     pub fn new(instance: &Instance, options: Options, running: Option<Model>) -> Self {
         Self {
+            instance: instance.clone(),
             registry: Registry::new(instance.models()),
             options,
             joiner: Joiner::default(),
@@ -150,8 +153,9 @@ impl Learner {
         debug!(rows, services = self.window.services(), "training");
         let rows = self.window.rows();
         let running = self.running.clone();
+        let limits = limits(&self.instance);
         self.training = Some(tokio::task::spawn_blocking(move || {
-            train(&rows, running.as_deref())
+            train(&rows, running.as_deref(), &limits)
         }));
     }
 
@@ -271,14 +275,36 @@ async fn finished(
     }
 }
 
-fn train(rows: &[Row], running: Option<&Model>) -> Result<Trained, TrainError> {
-    let limits = JudgeLimits::default();
-    let parts = split(rows, &limits);
+/// What a model must show on this host: on its slowest link, with the leaves that stand there.
+fn limits(instance: &Instance) -> JudgeLimits {
+    let records = instance.records().unwrap_or_else(|error| {
+        warn!(%error, what = "judged as on a link of the default rate", "cycle");
+        Vec::new()
+    });
+    let shaped = records
+        .iter()
+        .filter_map(|record| Some((record.rate_bps?, record)));
+    let Some((rate_bps, record)) = shaped.min_by_key(|(rate_bps, _)| *rate_bps) else {
+        return JudgeLimits::default();
+    };
+    let mut limits = JudgeLimits::of_rate(rate_bps);
+    if record.leaf == "fq_codel" {
+        limits.link.within = Within::Fair;
+    }
+    limits
+}
+
+fn train(
+    rows: &[Row],
+    running: Option<&Model>,
+    limits: &JudgeLimits,
+) -> Result<Trained, TrainError> {
+    let parts = split(rows, limits);
     let started = Instant::now();
     let candidate = DecisionTree::default().train(&parts.train)?;
     let train_ms = started.elapsed().as_millis() as u64;
-    let verdict = judge(&candidate, running, &parts, &limits);
-    let retirement = running.map(|running| retire(running, rows, &limits));
+    let verdict = judge(&candidate, running, &parts, limits);
+    let retirement = running.map(|running| retire(running, rows, limits));
     Ok(Trained {
         candidate,
         verdict,

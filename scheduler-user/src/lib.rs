@@ -26,6 +26,7 @@ pub mod learning;
 pub mod model;
 pub mod qdisc;
 pub mod sampling;
+pub mod simulate;
 pub mod status;
 pub mod training;
 pub mod uplink;

@@ -89,7 +89,7 @@ fn a_host_whose_sizes_follow_port_and_request_gets_a_model() {
     let (model, verdict) = candidate(&host_rows(ordinary, 1500, 1), None);
     assert!(verdict.accepted, "{}", verdict.reason);
     assert!(
-        verdict.reason.contains("(bytes so far)"),
+        verdict.reason.contains("over bytes so far"),
         "{}",
         verdict.reason
     );
@@ -139,15 +139,22 @@ fn a_running_model_is_replaced_only_by_a_better_one() {
 fn a_model_that_has_gone_stale_is_retired() {
     let limits = JudgeLimits::default();
     let (running, _) = candidate(&host_rows(ordinary, 1500, 1), None);
-    let fresh = retire(&running, &host_rows(ordinary, 600, 2), &limits);
+    let later = |host: Host, flows, seed| -> Vec<Row> {
+        let mut rows = host_rows(host, flows, seed);
+        for row in &mut rows {
+            row.time_ns += running.data.to_ns;
+        }
+        rows
+    };
+    let fresh = retire(&running, &later(ordinary, 600, 2), &limits);
     assert!(!fresh.retire, "{}", fresh.reason);
-    let stale = retire(&running, &host_rows(turned_over, 600, 3), &limits);
+    let stale = retire(&running, &later(turned_over, 600, 3), &limits);
     assert!(
         stale.retire && stale.reason.contains("aging"),
         "{}",
         stale.reason
     );
-    let silent = retire(&running, &host_rows(turned_over, 5, 4), &limits);
+    let silent = retire(&running, &later(turned_over, 5, 4), &limits);
     assert!(
         !silent.retire && silent.reason.contains("too few"),
         "{}",

@@ -1,10 +1,21 @@
 //! How near predictions come, beside what needs no learning.
 
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
-use scheduler_common::features::Features;
+use scheduler_common::{
+    features::Features,
+    tree::{Leaf, TARGET_FLOOR_BYTES, Table},
+};
 use serde::{Deserialize, Serialize};
 
+use super::{
+    advantage::Advantage,
+    forecast::Gains,
+    measures::{self, BULK_BYTES, Bulk, Calibration},
+};
 use crate::{dataset::Row, model::Model};
 
 /// Nearness of predicted to real log2(floor + bytes to come).
@@ -19,18 +30,27 @@ pub struct Accuracy {
     pub r2: f64,
 }
 
-/// One predictor on all rows and on first packets only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// One predictor on the rows that none has seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictorScores {
     /// At every decision point.
     pub all: Accuracy,
     /// At the first packet of a message, where bytes so far say nothing yet.
     pub first_packet: Accuracy,
+    /// At the third packet, of messages that have more: by the latest decision point up to there, which is what a
+    /// packet is served by.
+    pub third_packet: Accuracy,
+    /// The same at the tenth.
+    pub tenth_packet: Accuracy,
+    /// How well messages above [`super::BULK_BYTES`] are told by the tenth packet.
+    pub bulk: [Bulk; BULK_BYTES.len()],
+    /// Whether guesses are right on average and as sure as they say.
+    pub calibration: Calibration,
 }
 
 /// A candidate beside its rivals, all on the same rows that none of them has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
     /// The model on trial.
@@ -41,11 +61,17 @@ pub struct Scores {
     pub bytes_so_far: PredictorScores,
     /// The model that ran at the time.
     pub running: Option<PredictorScores>,
+    /// What scheduling by each would have meant; absent where there was too little to replay.
+    pub gains: Option<Gains>,
+    /// What the candidate wins over each rival, with its error, by the rival's name as in [`super::LoadGains`].
+    pub advantages: BTreeMap<String, Advantage>,
 }
 
 impl Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PredictorScores { all, first_packet } = self.candidate;
+        let PredictorScores {
+            all, first_packet, ..
+        } = &self.candidate;
         write!(
             f,
             "held-out error {:.2} (R² {:.2}) on {} rows, {:.2} (R² {:.2}) on {} first packets; \
@@ -59,8 +85,11 @@ impl Display for Scores {
             self.constant.all.rmse_log2,
             self.bytes_so_far.all.rmse_log2,
         )?;
-        match self.running {
-            Some(running) => write!(f, ", model before {:.2}", running.all.rmse_log2),
+        if let Some(running) = &self.running {
+            write!(f, ", model before {:.2}", running.all.rmse_log2)?;
+        }
+        match &self.gains {
+            Some(gains) => write!(f, "; {gains}"),
             None => Ok(()),
         }
     }
@@ -104,7 +133,41 @@ const fn bucket(bytes: u64) -> usize {
 
 /// Anything that predicts the target of a row.
 pub(super) trait Predictor {
+    /// log2(floor + bytes to come).
     fn predict(&self, row: &Row) -> f64;
+
+    /// Standard deviation of the same, where it is known.
+    fn sigma(&self, _row: &Row) -> Option<f64> {
+        None
+    }
+
+    /// Bytes to come.
+    fn bytes_to_come(&self, row: &Row) -> u64 {
+        (self.predict(row).exp2() - f64::from(TARGET_FLOOR_BYTES)).max(0.0) as u64
+    }
+}
+
+/// A model as the kernel program walks it.
+pub(super) struct InKernel(pub(super) Box<Table>);
+
+impl InKernel {
+    fn leaf(&self, row: &Row) -> Leaf {
+        self.0.walk(&row.features).unwrap_or_default()
+    }
+}
+
+impl Predictor for InKernel {
+    fn predict(&self, row: &Row) -> f64 {
+        f64::from(self.leaf(row).log2_q8) / 256.0
+    }
+
+    fn sigma(&self, row: &Row) -> Option<f64> {
+        Some(f64::from(self.leaf(row).sigma_q8) / 256.0)
+    }
+
+    fn bytes_to_come(&self, row: &Row) -> u64 {
+        self.leaf(row).bytes_to_come()
+    }
 }
 
 impl Predictor for Constant {
@@ -127,27 +190,32 @@ impl Predictor for Model {
 }
 
 pub(super) fn evaluate(predictor: &impl Predictor, rows: &[Row]) -> PredictorScores {
-    let first: Vec<Row> = rows
-        .iter()
-        .filter(|row| row.is_first_packet())
-        .copied()
-        .collect();
+    let guesses: Vec<f64> = rows.iter().map(|row| predictor.predict(row)).collect();
+    let seen: Vec<(&Row, f64)> = rows.iter().zip(guesses).collect();
+    let at = |packet| accuracy(&measures::in_force_at(&seen, packet));
+    let first = seen.iter().filter(|(row, _)| row.is_first_packet());
+    let by_tenth = measures::latest_by(&seen, 10);
     PredictorScores {
-        all: accuracy(predictor, rows),
-        first_packet: accuracy(predictor, &first),
+        all: accuracy(&seen),
+        first_packet: accuracy(&first.copied().collect::<Vec<_>>()),
+        third_packet: at(3),
+        tenth_packet: at(10),
+        bulk: BULK_BYTES.map(|bytes| Bulk::measure(&by_tenth, bytes)),
+        calibration: Calibration::measure(&seen, |row| predictor.sigma(row)),
     }
 }
 
-fn accuracy(predictor: &impl Predictor, rows: &[Row]) -> Accuracy {
-    if rows.is_empty() {
+/// Rows with what was guessed for them.
+fn accuracy(seen: &[(&Row, f64)]) -> Accuracy {
+    if seen.is_empty() {
         return Accuracy::default();
     }
-    let centre = mean(rows.iter().map(Row::target));
+    let centre = mean(seen.iter().map(|(row, _)| row.target()));
     let error = mean(
-        rows.iter()
-            .map(|row| (row.target() - predictor.predict(row)).powi(2)),
+        seen.iter()
+            .map(|(row, guess)| (row.target() - guess).powi(2)),
     );
-    let variance = mean(rows.iter().map(|row| (row.target() - centre).powi(2)));
+    let variance = mean(seen.iter().map(|(row, _)| (row.target() - centre).powi(2)));
     // Rows that are all alike leave nothing to explain; a number, because JSON knows no NaN.
     let r2 = if variance > 0.0 {
         1.0 - error / variance
@@ -155,20 +223,20 @@ fn accuracy(predictor: &impl Predictor, rows: &[Row]) -> Accuracy {
         0.0
     };
     Accuracy {
-        rows: rows.len() as u64,
+        rows: seen.len() as u64,
         rmse_log2: error.sqrt(),
         r2,
     }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0u64), |(sum, count), value| (sum + value, count + 1));
     sum / count.max(1) as f64
 }
 
 #[cfg(test)]
 mod tests {
-    use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
+    use scheduler_common::features::Feature;
 
     use super::*;
     use crate::dataset::samples;
@@ -208,7 +276,8 @@ mod tests {
 
     #[test]
     fn no_rows_and_equal_rows_give_numbers() {
-        assert_eq!(evaluate(&Constant(1.0), &[]), PredictorScores::default());
+        let none = evaluate(&Constant(1.0), &[]);
+        assert_eq!((none.all, none.tenth_packet), Default::default());
         let scores = evaluate(&Constant(16.0), &[row(1, 16), row(1, 16)]);
         assert_eq!((scores.all.rmse_log2, scores.all.r2), (0.0, 0.0));
     }

@@ -1,45 +1,65 @@
 //! The gate: may this model act, may that one go on.
 
-use std::collections::HashSet;
-
-use super::evaluate::{BytesSoFar, Constant, PredictorScores, Scores, evaluate};
-use crate::{dataset::Row, model::Model};
+use super::{
+    advantage::{Advantage, contest},
+    evaluate::{BytesSoFar, Constant, InKernel, PredictorScores, Scores, evaluate},
+    forecast::{Arena, Entrants},
+    parts::{Parts, split},
+};
+use crate::{
+    dataset::Row,
+    model::{Model, compile},
+    simulate::{Bottleneck, Traffic},
+};
 
 /// What a model must show.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JudgeLimits {
     /// Share of the rows, by time, that trains; the later rest judges.
     pub train_share: f64,
-    /// Held-out rows below which nothing is decided.
-    pub min_held_out: usize,
-    /// Error from which a guess is worth less than aging, log2 units: a log-normal sigma of 1.3 in
-    /// natural units.
-    pub max_rmse_log2: f64,
-    /// Error of a candidate relative to what needs no learning, at most.
-    pub of_baselines: f64,
-    /// Error of a candidate relative to the running model, at most.
-    pub of_running: f64,
+    /// Later messages below which nothing is decided.
+    pub min_messages: usize,
+    /// Later messages that are replayed at most, the latest: a verdict shall take no second.
+    pub max_messages: usize,
+    /// The link that they are replayed on.
+    pub link: Bottleneck,
+    /// Gain that a candidate must have over each rival, as [`Advantage::gain`] tells it.
+    pub min_gain: f64,
+    /// Standard errors that the gain must exceed.
+    pub sure: f64,
+    /// Standard errors that the running model's gain over aging must still exceed, and a candidate's over bytes so far:
+    /// fewer, so that a model does not come and go.
+    pub still_sure: f64,
+    /// How much slower a class of size may become on average at any load, as a logarithm of a ratio.
+    pub max_class_loss: f64,
+    /// Decides which messages a redraw holds.
+    pub seed: u64,
 }
 
 impl Default for JudgeLimits {
     fn default() -> Self {
         Self {
             train_share: 0.7,
-            min_held_out: 50,
-            max_rmse_log2: 1.9,
-            of_baselines: 0.9,
-            of_running: 0.98,
+            min_messages: 50,
+            max_messages: 12_000,
+            link: Bottleneck::of_rate(1_000_000_000),
+            min_gain: 0.01,
+            sure: 2.0,
+            still_sure: 1.0,
+            max_class_loss: 0.05,
+            seed: 1,
         }
     }
 }
 
-/// A window cut in two by time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// The earlier rows.
-    pub train: Vec<Row>,
-    /// The later rows, of messages that had no row before the cut.
-    pub held_out: Vec<Row>,
+impl JudgeLimits {
+    /// The default limits on a link of that rate.
+    pub fn of_rate(link_rate_bps: u64) -> Self {
+        Self {
+            link: Bottleneck::of_rate(link_rate_bps),
+            ..Self::default()
+        }
+    }
 }
 
 /// What became of a candidate.
@@ -60,39 +80,16 @@ pub struct Retirement {
     pub retire: bool,
     /// Why, in one sentence.
     pub reason: String,
-    /// How it does now.
+    /// How near its guesses come now.
     pub running: PredictorScores,
-    /// How bytes so far alone do.
-    pub bytes_so_far: PredictorScores,
-}
-
-/// Cuts the rows by time, never shuffled. A message that had a row before the cut has none after it:
-/// its label would be known twice.
-///
-/// Later messages of a kept connection do judge. That is what a model meets when it acts; a host
-/// with long-lived connections alone could otherwise never show that anything is learned.
-pub fn split(rows: &[Row], limits: &JudgeLimits) -> Parts {
-    let mut ordered = rows.to_vec();
-    ordered.sort_by_key(|row| row.time_ns);
-    let place = (ordered.len() as f64 * limits.train_share) as usize;
-    let Some(cut_ns) = ordered.get(place).map(|row| row.time_ns) else {
-        return Parts {
-            train: ordered,
-            held_out: Vec::new(),
-        };
-    };
-    let (train, later): (Vec<Row>, Vec<Row>) =
-        ordered.into_iter().partition(|row| row.time_ns < cut_ns);
-    let message = |row: &Row| (row.flow_hash, row.half, row.message);
-    let seen: HashSet<(u64, u8, u32)> = train.iter().map(message).collect();
-    let held_out = later
-        .into_iter()
-        .filter(|row| !seen.contains(&message(row)))
-        .collect();
-    Parts { train, held_out }
+    /// What it still wins over aging; absent where there was too little to replay.
+    pub advantage: Option<Advantage>,
 }
 
 /// Judges a candidate that was trained on `parts.train`. What is judged is what is deployed.
+///
+/// It must win over what runs (the running model, else aging), over aging in any case, and over what bytes so far alone
+/// foretell: a gain that needs no feature is none of the model's.
 pub fn judge(
     candidate: &Model,
     running: Option<&Model>,
@@ -100,15 +97,42 @@ pub fn judge(
     limits: &JudgeLimits,
 ) -> Verdict {
     let rows = &parts.held_out;
-    let scores = Scores {
-        candidate: evaluate(candidate, rows),
+    let baseline = BytesSoFar::learn(&parts.train);
+    let mut scores = Scores {
+        candidate: scores_of(candidate, rows),
         constant: evaluate(&Constant::learn(&parts.train), rows),
-        bytes_so_far: evaluate(&BytesSoFar::learn(&parts.train), rows),
-        running: running.map(|running| evaluate(running, rows)),
+        bytes_so_far: evaluate(&baseline, rows),
+        running: running.map(|running| scores_of(running, rows)),
+        ..Scores::default()
     };
-    let (accepted, reason) = match objection(&scores, limits) {
+    let arena = arena(rows, limits);
+    let refused = |reason: String, scores: Scores| Verdict {
+        accepted: false,
+        reason,
+        scores,
+    };
+    if let Some(objection) = too_few(&arena, limits) {
+        return refused(objection, scores);
+    }
+    let table = match compile(candidate) {
+        Ok(table) => table,
+        Err(error) => return refused(error.to_string(), scores),
+    };
+    let entrants = Entrants {
+        candidate: Some(arena.paths(&InKernel(table))),
+        // One that no longer fits the programs does not run either.
+        running: running
+            .and_then(|running| compile(running).ok())
+            .map(|table| arena.paths(&InKernel(table))),
+        bytes_so_far: Some(arena.paths(&baseline)),
+    };
+    scores.gains = Some(arena.gains(&entrants));
+    let over = advantages(&arena, &entrants, limits);
+    let told = over.iter().map(|it| (it.key.to_owned(), it.advantage));
+    scores.advantages = told.collect();
+    let (accepted, reason) = match over.iter().find_map(|rival| rival.objection(limits)) {
         Some(objection) => (false, objection),
-        None => (true, praise(&scores)),
+        None => (true, praise(&over)),
     };
     Verdict {
         accepted,
@@ -117,190 +141,200 @@ pub fn judge(
     }
 }
 
-/// Judges the running model on recent rows; with too few of them it stays.
+/// Judges the running model on the later of recent rows, without those it was trained on; with too few of them it stays.
 pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retirement {
-    let parts = split(recent, limits);
-    let bytes_so_far = evaluate(&BytesSoFar::learn(&parts.train), &parts.held_out);
-    let running = evaluate(running, &parts.held_out);
-    let (error, rival) = (running.all.rmse_log2, bytes_so_far.all.rmse_log2);
-    let (retire, reason) = if parts.held_out.len() < limits.min_held_out {
-        (false, too_few(parts.held_out.len(), limits))
-    } else if error >= limits.max_rmse_log2 {
-        (true, too_rough(error, limits))
-    } else if error >= rival {
-        (
-            true,
-            format!("recent error {error:.2} is no better than {rival:.2} (bytes so far)"),
-        )
-    } else {
-        (
-            false,
-            format!("recent error {error:.2} against {rival:.2} (bytes so far)"),
-        )
-    };
-    Retirement {
+    let mut fresh = split(recent, limits).held_out;
+    fresh.retain(|row| row.time_ns > running.data.to_ns || row.time_ns < running.data.from_ns);
+    let arena = arena(&fresh, limits);
+    let told = |reason: String, retire: bool| Retirement {
         retire,
         reason,
-        running,
-        bytes_so_far,
+        running: scores_of(running, &fresh),
+        advantage: None,
+    };
+    if let Some(reason) = too_few(&arena, limits) {
+        return told(reason, false);
+    }
+    let table = match compile(running) {
+        Ok(table) => table,
+        Err(error) => return told(error.to_string(), true),
+    };
+    let paths = arena.paths(&InKernel(table));
+    let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
+    let advantage = Advantage::of(&tallies[0], &tallies[1]);
+    let retire = !advantage.is_sure(limits.still_sure, 0.0);
+    let verb = if retire { "is no longer" } else { "is still" };
+    Retirement {
+        advantage: Some(advantage),
+        ..told(
+            format!(
+                "its gain over aging on fresh messages {verb} beyond noise: {}",
+                with_error(&advantage)
+            ),
+            retire,
+        )
     }
 }
 
-fn objection(scores: &Scores, limits: &JudgeLimits) -> Option<String> {
-    let Scores {
-        candidate,
-        constant,
-        bytes_so_far,
-        running,
-    } = scores;
-    let rows = candidate.all.rows as usize;
-    if rows < limits.min_held_out {
-        return Some(too_few(rows, limits));
+/// A rival and what the candidate wins over it.
+struct Over {
+    /// As it stands in scores.
+    key: &'static str,
+    /// As it stands in sentences.
+    rival: &'static str,
+    advantage: Advantage,
+    /// Standard errors that the gain must exceed.
+    sure: f64,
+    /// Whether no class of size may lose against it.
+    guards_classes: bool,
+}
+
+impl Over {
+    fn objection(&self, limits: &JudgeLimits) -> Option<String> {
+        let Self {
+            rival, advantage, ..
+        } = self;
+        if !advantage.is_sure(self.sure, limits.min_gain) {
+            return Some(format!(
+                "its gain over {rival} is not beyond noise: {}, needed are {} and {} standard errors",
+                with_error(advantage),
+                percent(limits.min_gain),
+                self.sure
+            ));
+        }
+        (self.guards_classes && advantage.worst_class > limits.max_class_loss).then(|| {
+            format!(
+                "one class of size becomes {} slower than under {rival}, {} are allowed",
+                percent(advantage.worst_class),
+                percent(limits.max_class_loss)
+            )
+        })
     }
-    let error = candidate.all.rmse_log2;
-    if error >= limits.max_rmse_log2 {
-        return Some(too_rough(error, limits));
+}
+
+fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<Over> {
+    let rivals = [
+        (
+            ["running", "the running model"],
+            entrants.running.as_ref(),
+            limits.sure,
+        ),
+        (["aging", "aging"], Some(&arena.aging), limits.sure),
+        (
+            ["bytes_so_far", "bytes so far"],
+            entrants.bytes_so_far.as_ref(),
+            limits.still_sure,
+        ),
+    ];
+    let rivals: Vec<_> = (rivals.into_iter())
+        .filter_map(|(names, paths, sure)| Some((names, paths?, sure)))
+        .collect();
+    let contenders: Vec<_> = (entrants.candidate.iter())
+        .chain(rivals.iter().map(|(_, paths, _)| *paths))
+        .collect();
+    let tallies = contest(arena, &contenders, limits.seed);
+    let Some((own, others)) = tallies.split_first() else {
+        return Vec::new();
+    };
+    (rivals.iter().zip(others).enumerate())
+        .map(|(place, (([key, rival], _, sure), other))| Over {
+            key,
+            rival,
+            sure: *sure,
+            advantage: Advantage::of(own, other),
+            // The first is what runs.
+            guards_classes: place == 0,
+        })
+        .collect()
+}
+
+fn arena(rows: &[Row], limits: &JudgeLimits) -> Arena {
+    Arena::new(Traffic::of(rows).latest(limits.max_messages), limits.link)
+}
+
+/// By the kernel's table where the model fits it.
+fn scores_of(model: &Model, rows: &[Row]) -> PredictorScores {
+    match compile(model) {
+        Ok(table) => evaluate(&InKernel(table), rows),
+        Err(_) => evaluate(model, rows),
     }
-    let (constant, bytes_so_far) = (constant.all.rmse_log2, bytes_so_far.all.rmse_log2);
-    // At least the margin; `>=` also refuses zero against zero.
-    if error >= limits.of_baselines * constant.min(bytes_so_far) {
-        return Some(format!(
-            "held-out error {error:.2} is not {} below {constant:.2} (constant) and \
-             {bytes_so_far:.2} (bytes so far)",
-            percent_below(limits.of_baselines)
-        ));
-    }
-    let running = running.as_ref()?.all.rmse_log2;
-    (error >= limits.of_running * running).then(|| {
+}
+
+fn praise(over: &[Over]) -> String {
+    let gains: Vec<String> = (over.iter())
+        .map(|over| format!("{} over {}", with_error(&over.advantage), over.rival))
+        .collect();
+    format!(
+        "it gains {} in replayed mean slowdown and completion time",
+        gains.join(", ")
+    )
+}
+
+fn too_few(arena: &Arena, limits: &JudgeLimits) -> Option<String> {
+    let messages = arena.traffic.messages().len();
+    (messages < limits.min_messages).then(|| {
         format!(
-            "held-out error {error:.2} is not {} below {running:.2} (running model)",
-            percent_below(limits.of_running)
+            "{messages} later messages are too few to judge, {} needed",
+            limits.min_messages
         )
     })
 }
 
-fn praise(scores: &Scores) -> String {
-    let mut reason = format!(
-        "held-out error {:.2} against {:.2} (constant) and {:.2} (bytes so far)",
-        scores.candidate.all.rmse_log2,
-        scores.constant.all.rmse_log2,
-        scores.bytes_so_far.all.rmse_log2
-    );
-    if let Some(running) = &scores.running {
-        reason.push_str(&format!(", {:.2} (running model)", running.all.rmse_log2));
-    }
-    reason
-}
-
-fn too_few(rows: usize, limits: &JudgeLimits) -> String {
+fn with_error(advantage: &Advantage) -> String {
     format!(
-        "{rows} held-out rows of later messages are too few to judge, {} needed",
-        limits.min_held_out
+        "{} ± {}",
+        percent(advantage.gain),
+        percent(advantage.standard_error)
     )
 }
 
-fn too_rough(error: f64, limits: &JudgeLimits) -> String {
-    format!(
-        "error {error:.2} is not below {}: a guess this rough is worth less than aging",
-        limits.max_rmse_log2
-    )
-}
-
-fn percent_below(ratio: f64) -> String {
-    format!("{:.0} %", (1.0 - ratio) * 100.0)
+fn percent(log_ratio: f64) -> String {
+    format!("{:.1} %", log_ratio.exp_m1() * 100.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::evaluate::Accuracy, *};
+    use super::*;
     use crate::dataset::samples;
 
-    fn of_error(rmse_log2: f64) -> PredictorScores {
-        let all = Accuracy {
-            rows: 200,
-            rmse_log2,
-            r2: 0.0,
+    fn objection(gain: f64, standard_error: f64, worst_class: f64) -> Option<String> {
+        let over = Over {
+            key: "aging",
+            rival: "aging",
+            advantage: Advantage {
+                gain,
+                standard_error,
+                worst_class,
+            },
+            sure: 2.5,
+            guards_classes: true,
         };
-        PredictorScores {
-            all,
-            first_packet: all,
-        }
-    }
-
-    fn objection_to(candidate: f64, rivals: [f64; 2], running: Option<f64>) -> Option<String> {
-        let scores = Scores {
-            candidate: of_error(candidate),
-            constant: of_error(rivals[0]),
-            bytes_so_far: of_error(rivals[1]),
-            running: running.map(of_error),
-        };
-        objection(&scores, &JudgeLimits::default())
+        over.objection(&JudgeLimits::default())
     }
 
     #[test]
-    fn no_message_stands_on_both_sides_of_the_cut() {
-        // Three rows a message, ten messages a flow: the cut falls inside message 23.
-        let rows: Vec<Row> = (0..100)
-            .rev()
-            .map(|t: u64| {
-                let message = (t / 3) as u32;
-                Row {
-                    message,
-                    ..samples::row(t / 30, t, 443)
-                }
-            })
-            .collect();
-        let Parts { train, held_out } = split(&rows, &JudgeLimits::default());
-        assert_eq!(
-            train.iter().map(|row| row.time_ns).collect::<Vec<_>>(),
-            Vec::from_iter(0..70)
-        );
-        assert_eq!(
-            held_out.iter().map(|row| row.time_ns).collect::<Vec<_>>(),
-            Vec::from_iter(72..100)
-        );
+    fn a_gain_must_be_beyond_its_error_and_worth_the_change() {
+        assert_eq!(objection(0.2, 0.05, 0.0), None);
+        assert!(objection(0.2, 0.09, 0.0).unwrap().contains("noise"));
+        assert!(objection(0.009, 0.0, 0.0).unwrap().contains("noise"));
+        assert!(objection(0.0, 0.0, 0.0).is_some() && objection(-0.2, 0.01, 0.0).is_some());
     }
 
     #[test]
-    fn rows_of_one_moment_are_not_divided() {
-        let rows: Vec<Row> = (0..100)
-            .map(|flow| samples::row(flow, flow / 80, 443))
-            .collect();
-        assert_eq!(split(&rows, &JudgeLimits::default()).train.len(), 0);
-        assert_eq!(split(&[], &JudgeLimits::default()), Parts::default());
+    fn no_class_of_size_may_pay_for_the_others() {
+        assert_eq!(objection(0.3, 0.01, 0.049), None);
+        let reason = objection(0.3, 0.01, 0.06).unwrap();
+        assert!(reason.contains("6.2 % slower than under aging"), "{reason}");
     }
 
     #[test]
-    fn a_candidate_must_beat_every_rival_by_its_margin() {
-        assert_eq!(objection_to(0.9, [2.0, 1.1], None), None);
-        assert_eq!(objection_to(0.9, [2.0, 1.1], Some(1.0)), None);
-        let refused = |candidate, rivals, running, part: &str| {
-            let reason = objection_to(candidate, rivals, running).unwrap();
-            assert!(reason.contains(part), "{reason}");
-        };
-        refused(1.0, [2.0, 1.1], None, "not 10 % below");
-        refused(1.0, [1.1, 2.0], None, "not 10 % below");
-        refused(1.9, [9.0, 9.0], None, "rough");
-        refused(
-            0.99,
-            [2.0, 2.0],
-            Some(1.0),
-            "not 2 % below 1.00 (running model)",
-        );
-        refused(0.0, [0.0, 0.0], None, "not 10 % below");
-    }
-
-    #[test]
-    fn few_rows_decide_nothing() {
-        let mut scores = Scores {
-            candidate: of_error(0.1),
-            ..Scores::default()
-        };
-        scores.candidate.all.rows = 49;
+    fn few_messages_decide_nothing() {
+        let rows: Vec<Row> = (0..49).map(|flow| samples::row(flow, flow, 443)).collect();
+        let arena = arena(&rows, &JudgeLimits::default());
         assert!(
-            objection(&scores, &JudgeLimits::default())
+            too_few(&arena, &JudgeLimits::default())
                 .unwrap()
-                .contains("49 held-out")
+                .contains("49 later")
         );
     }
 }

@@ -1,15 +1,19 @@
 //! Rows → model, and the judgement whether it may act.
 
+mod advantage;
 mod catalog;
 mod decision_tree;
 mod ensemble;
 mod evaluate;
 mod examples;
+mod forecast;
 mod insight;
 mod judge;
 mod library;
+mod measures;
 mod oblivious;
 mod parameters;
+mod parts;
 mod prune;
 mod search;
 mod simple;
@@ -17,19 +21,27 @@ mod simple;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod honesty;
+#[cfg(test)]
 mod made_up;
+#[cfg(test)]
+mod mixes;
 
 use crate::{dataset::Row, model::Model};
 
+pub use advantage::Advantage;
 pub use catalog::{Choice, TRAINERS, choice, trainer};
 pub use decision_tree::DecisionTree;
 pub use ensemble::{Boosted, Forest, Variety};
 pub use evaluate::{Accuracy, PredictorScores, Scores};
 pub use examples::{SHORT_BYTES, short_weights};
+pub use forecast::{Closed, Gains, LOADS, LoadGains, forecast};
 pub use insight::{Dependence, DependencePoint, Importance, importances, partial_dependence};
-pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
+pub use judge::{JudgeLimits, Retirement, Verdict, judge, retire};
+pub use measures::{BULK_BYTES, Bulk, Calibration, Lean};
 pub use oblivious::Oblivious;
 pub use parameters::Parameters;
+pub use parts::{Parts, split};
 pub use search::{
     Candidate, CandidateScore, Fold, SearchPlan, SearchProgress, SearchReport, search,
 };

@@ -1,0 +1,209 @@
+//! Which bytes of a message go in which band.
+
+use scheduler_common::{
+    class::Cuts,
+    flow::{Half, StoryHalf, half_flags},
+    settings::Settings,
+};
+use scheduler_ebpf::{flow::saturate, verdict};
+
+use crate::dataset::Row;
+
+/// Some bytes of a message, and the band they go in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Segment {
+    /// How many.
+    pub bytes: f64,
+    /// Index of the band; 0 is served first.
+    pub band: u8,
+}
+
+/// The paths of many messages through the bands.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    segments: Vec<Segment>,
+    /// Where each path begins, and the end of the last.
+    starts: Vec<usize>,
+}
+
+impl Paths {
+    /// Those of messages that stay in the band of their size from the first byte: the oracle, which never promotes.
+    pub fn of_sizes(sizes: impl IntoIterator<Item = u64>, cuts: &Cuts) -> Self {
+        let mut paths = Self::default();
+        for bytes in sizes {
+            paths.starts.push(paths.segments.len());
+            paths.push(bytes as f64, cuts.band_of(bytes));
+        }
+        paths.starts.push(paths.segments.len());
+        paths
+    }
+
+    /// Those that the kernel program gives messages: by its own verdict, at the decision points that were seen, where
+    /// `predict` tells the bytes to come (`None`: no model, aging), and where bytes pass a cut in between.
+    ///
+    /// A message is its size and its rows in the order of their bytes. Where a decision point is missing (a full
+    /// window keeps some rows of a message) the guess before it stands.
+    pub fn of_verdicts(
+        messages: &[(u64, &[Row])],
+        settings: &Settings,
+        mut predict: impl FnMut(&Row) -> Option<u64>,
+    ) -> Self {
+        let mut paths = Self::default();
+        for &(bytes, rows) in messages {
+            paths.starts.push(paths.segments.len());
+            let mut walk = Walk::new(settings);
+            for row in rows.iter().filter(|row| row.bytes_at <= bytes) {
+                walk.reach(&mut paths, first_byte(row));
+                walk.decide(row.bytes_at, predict(row));
+            }
+            walk.reach(&mut paths, bytes.max(1));
+        }
+        paths.starts.push(paths.segments.len());
+        paths
+    }
+
+    /// The path of a message by its place in the list that these were made from.
+    pub fn of(&self, message: usize) -> &[Segment] {
+        &self.segments[self.starts[message]..self.starts[message + 1]]
+    }
+
+    /// Adds to the path that was begun last.
+    fn push(&mut self, bytes: f64, band: u8) {
+        if bytes <= 0.0 {
+            return;
+        }
+        let begun = self.starts.last().copied().unwrap_or(0);
+        match self.segments[begun..].last_mut() {
+            Some(last) if last.band == band => last.bytes += bytes,
+            _ => self.segments.push(Segment { bytes, band }),
+        }
+    }
+}
+
+/// Bytes of the message before the packet: it is served by its own verdict as a whole.
+fn first_byte(row: &Row) -> u64 {
+    let packet_bytes = row.feature(scheduler_common::features::Feature::PacketBytes);
+    row.bytes_at.saturating_sub(u64::from(packet_bytes))
+}
+
+/// A message as the kernel program sees it.
+struct Walk<'a> {
+    settings: &'a Settings,
+    half: Half,
+    page: StoryHalf,
+    /// Bytes whose band is settled.
+    at: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        let mut walk = Self {
+            settings,
+            half: Half::default(),
+            page: StoryHalf::default(),
+            at: 0,
+        };
+        walk.decide(1, None);
+        walk
+    }
+
+    fn decide(&mut self, bytes: u64, to_come: Option<u64>) {
+        if let Some(to_come) = to_come {
+            self.page.predicted_bytes = saturate(bytes.saturating_add(to_come));
+            self.half.flags |= half_flags::PREDICTED;
+        }
+        self.half.bytes = saturate(bytes);
+        verdict::settle(&mut self.half, &self.page, self.settings);
+    }
+
+    /// Settles the bands of all bytes up to `end`.
+    fn reach(&mut self, paths: &mut Paths, end: u64) {
+        while u64::from(self.half.until_bytes) < end && self.half.until_bytes != u32::MAX {
+            let until = u64::from(self.half.until_bytes);
+            self.settle_to(paths, until);
+            self.decide(until + 1, None);
+        }
+        self.settle_to(paths, end);
+    }
+
+    fn settle_to(&mut self, paths: &mut Paths, end: u64) {
+        paths.push(end.saturating_sub(self.at) as f64, self.half.band);
+        self.at = self.at.max(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler_common::features::Feature;
+
+    use super::*;
+    use crate::dataset::samples;
+
+    fn row(bytes_at: u64, packet_bytes: u32) -> Row {
+        let mut row = samples::row(1, bytes_at, 443);
+        row.bytes_at = bytes_at;
+        row.features[Feature::PacketBytes as usize] = packet_bytes;
+        row
+    }
+
+    fn path(bytes: u64, rows: &[Row], to_come: Option<u64>) -> Vec<(u64, u8)> {
+        let settings = Settings::default();
+        let paths = Paths::of_verdicts(&[(bytes, rows)], &settings, |_| to_come);
+        let segments = paths.of(0).iter();
+        segments.map(|s| (s.bytes as u64, s.band)).collect()
+    }
+
+    #[test]
+    fn aging_cuts_a_message_where_the_settings_do() {
+        assert_eq!(path(15_000, &[], None), [(15_000, 0)]);
+        assert_eq!(
+            path(200_000, &[row(1448, 1448)], None),
+            [(15_000, 0), (25_000, 1), (80_000, 2), (80_000, 3)]
+        );
+        let bands: Vec<u8> = path(1 << 33, &[], None).iter().map(|s| s.1).collect();
+        assert_eq!(bands, [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn the_first_bytes_stay_on_top_and_the_rest_goes_where_the_guess_says() {
+        let rows = [row(1448, 1448)];
+        assert_eq!(
+            path(200_000, &rows, Some(2_000_000)),
+            [(15_000, 0), (185_000, 5)]
+        );
+        assert_eq!(
+            path(200_000, &rows, Some(10)),
+            path(200_000, &rows, None),
+            "a wrong short is aged"
+        );
+    }
+
+    #[test]
+    fn a_super_packet_is_served_by_its_own_verdict() {
+        let rows = [row(60_000, 60_000)];
+        assert_eq!(path(100_000, &rows, Some(1_000_000)), [(100_000, 4)]);
+        assert_eq!(path(100_000, &rows, None), [(100_000, 2)]);
+    }
+
+    #[test]
+    fn a_later_guess_lowers_a_message_and_never_lifts_it() {
+        let rows = [row(1448, 1448), row(30_000, 1000), row(90_000, 1000)];
+        let settings = Settings::default();
+        let mut guesses = [Some(50_000), Some(2_000_000), Some(1)].into_iter();
+        let paths = Paths::of_verdicts(&[(500_000, &rows[..])], &settings, |_| {
+            guesses.next().flatten()
+        });
+        let segments: Vec<(u64, u8)> = (paths.of(0).iter())
+            .map(|s| (s.bytes as u64, s.band))
+            .collect();
+        assert_eq!(segments, [(15_000, 0), (14_000, 2), (471_000, 5)]);
+    }
+
+    #[test]
+    fn the_oracle_never_changes_its_mind() {
+        let paths = Paths::of_sizes([100, 700_000], &Cuts::default());
+        let segment = |bytes, band| Segment { bytes, band };
+        assert_eq!(paths.of(0), [segment(100.0, 0)]);
+        assert_eq!(paths.of(1), [segment(700_000.0, 4)]);
+    }
+}
