@@ -1,8 +1,8 @@
-//! The recent rows that training sees, a fair share per service.
+//! The recent rows that training sees; no service and no network fills them alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use scheduler_common::{features::Feature, sample::Hook};
 
 use super::Row;
@@ -11,13 +11,20 @@ use super::Row;
 /// such ports share one place, or a scan of ports would be thousands of services.
 const FIRST_EPHEMERAL_PORT: u32 = 32_768;
 
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+
 /// Size of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WindowLimits {
     /// Rows kept at most.
     pub rows: usize,
     /// Age of the oldest row.
     pub age_ns: u64,
+    /// Share of it that one far network may have where others compete for it.
+    pub network_share: f64,
+    /// Rows that a network may have in any case: enough to learn from.
+    pub undisputed_rows: usize,
 }
 
 impl Default for WindowLimits {
@@ -25,22 +32,88 @@ impl Default for WindowLimits {
         Self {
             rows: 50_000,
             age_ns: 600_000_000_000,
+            network_share: 0.25,
+            undisputed_rows: 5000,
         }
     }
 }
 
 /// Rows of the last minutes, bounded in number and in age.
 ///
-/// While there is room every row is kept. After that each service may fill an equal share; above
-/// its share a service replaces rows of its own, chosen at random.
+/// While there is room every row is kept. A full window makes room in the largest group: in a network that has more
+/// than its share of the places, else in the service that has most rows, and a service that has most itself
+/// replaces its own. So whoever floods it, with one service or with one network over many, takes places from
+/// nobody who has fewer.
+///
+/// What is learned from ([`Window::rows`]) is bounded once more: where so many networks compete that the share can be
+/// kept, one above it is thinned out at random, so that few rows of others are not drowned. Services are
+/// not: a tree tells them apart, and whoever opens a thousand would thin out the rest.
 #[derive(Debug)]
 pub struct Window {
     limits: WindowLimits,
-    by_service: BTreeMap<u32, Vec<Row>>,
-    len: usize,
+    rows: Vec<Placed>,
+    services: Groups,
+    networks: Groups,
     newest_ns: u64,
     expired_at_ns: u64,
     random: StdRng,
+}
+
+/// A row, and where its groups list it.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    row: Row,
+    in_service: usize,
+    in_network: usize,
+}
+
+/// Places of rows by what they have in common, and the groups by size.
+#[derive(Debug, Default)]
+struct Groups {
+    places: BTreeMap<u32, Vec<usize>>,
+    by_size: BTreeSet<(usize, u32)>,
+}
+
+impl Groups {
+    fn size(&self, key: u32) -> usize {
+        self.places.get(&key).map_or(0, Vec::len)
+    }
+
+    fn largest(&self) -> Option<(usize, u32)> {
+        self.by_size.last().copied()
+    }
+
+    /// Lists `place`; returns where.
+    fn add(&mut self, key: u32, place: usize) -> usize {
+        let places = self.places.entry(key).or_default();
+        let before = places.len();
+        places.push(place);
+        if before > 0 {
+            self.by_size.remove(&(before, key));
+        }
+        self.by_size.insert((before + 1, key));
+        before
+    }
+
+    /// Takes the entry at `index` off the list; returns the place that stands there now.
+    fn remove(&mut self, key: u32, index: usize) -> Option<usize> {
+        let places = self.places.get_mut(&key)?;
+        self.by_size.remove(&(places.len(), key));
+        places.swap_remove(index);
+        let moved = places.get(index).copied();
+        let left = places.len();
+        if left == 0 {
+            self.places.remove(&key);
+        } else {
+            self.by_size.insert((left, key));
+        }
+        moved
+    }
+
+    fn random(&self, key: u32, random: &mut StdRng) -> Option<usize> {
+        let places = self.places.get(&key)?;
+        Some(places[random.random_range(0..places.len())])
+    }
 }
 
 impl Window {
@@ -48,8 +121,9 @@ impl Window {
     pub fn new(limits: WindowLimits, seed: u64) -> Self {
         Self {
             limits,
-            by_service: BTreeMap::new(),
-            len: 0,
+            rows: Vec::new(),
+            services: Groups::default(),
+            networks: Groups::default(),
             newest_ns: 0,
             expired_at_ns: 0,
             random: StdRng::seed_from_u64(seed),
@@ -69,87 +143,130 @@ impl Window {
         if self.newest_ns - self.expired_at_ns > self.limits.age_ns / 16 {
             self.expire();
         }
-        let service = service_of(&row);
-        if self.len < self.limits.rows {
-            self.by_service.entry(service).or_default().push(row);
-            self.len += 1;
-            return;
+        if self.rows.len() >= self.limits.rows {
+            let Some(place) = self.to_replace(&row) else {
+                return;
+            };
+            self.take_out(place);
         }
-        self.replace(service, row);
+        self.put_in(row);
     }
 
-    /// The rows in order of time.
+    /// The rows to learn from, in order of time.
     pub fn rows(&self) -> Vec<Row> {
         let oldest_kept_ns = self.oldest_kept_ns();
-        let mut rows: Vec<Row> = self
-            .by_service
-            .values()
-            .flatten()
-            .filter(|row| row.time_ns >= oldest_kept_ns)
-            .copied()
-            .collect();
+        let rows = self.rows.iter().map(|placed| placed.row);
+        let recent = rows.filter(|row| row.time_ns >= oldest_kept_ns).collect();
+        let mut rows = thinned(recent, &self.limits);
         // The whole key, so that the order does not hang on which row replaced which.
-        rows.sort_by_key(|row| (row.time_ns, row.flow_hash, row.message, row.bytes_at));
+        rows.sort_by_key(order);
         rows
     }
 
-    /// Rows held; some may be about to expire.
+    /// Rows held; some may be about to expire, or be left out of what is learned from.
     pub const fn len(&self) -> usize {
-        self.len
+        self.rows.len()
     }
 
     /// Whether no row is held.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.rows.is_empty()
     }
 
     /// Services that have rows here; ports of clients count as one.
     pub fn services(&self) -> usize {
-        self.by_service.len()
+        self.services.places.len()
+    }
+
+    /// Far networks that have rows here.
+    pub fn networks(&self) -> usize {
+        self.networks.places.len()
     }
 
     /// Forgets everything, for instance after the programs were loaded anew.
     pub fn clear(&mut self) {
-        self.by_service.clear();
-        self.len = 0;
+        self.rows.clear();
+        self.services = Groups::default();
+        self.networks = Groups::default();
     }
 
-    fn replace(&mut self, service: u32, row: Row) {
-        let own = self.by_service.get(&service).map_or(0, Vec::len);
-        let known = self.by_service.len() + usize::from(own == 0);
-        let share = (self.limits.rows / known).max(1);
-        let victim = if own >= share {
-            Some(service)
-        } else {
-            self.largest_service()
-        };
-        let Some((victim, rows)) = victim.and_then(|v| Some((v, self.by_service.get_mut(&v)?)))
-        else {
-            return;
-        };
-        let place = self.random.random_range(0..rows.len());
-        rows.swap_remove(place);
-        if rows.is_empty() {
-            self.by_service.remove(&victim);
+    /// Which row makes room for `row`.
+    fn to_replace(&mut self, row: &Row) -> Option<usize> {
+        let networks = self.networks.places.len();
+        let fair = self.limits.network_share.max(1.0 / networks.max(1) as f64);
+        let allowed = (self.limits.rows as f64 * fair) as usize;
+        let own = network_of(row);
+        if networks > 1 && self.networks.size(own) >= allowed.max(1) {
+            return self.networks.random(own, &mut self.random);
         }
-        self.by_service.entry(service).or_default().push(row);
+        if let Some((size, network)) = self.networks.largest()
+            && networks > 1
+            && size > allowed
+        {
+            return self.networks.random(network, &mut self.random);
+        }
+        let own = service_of(row);
+        let (size, largest) = self.services.largest()?;
+        let victim = if self.services.size(own) < size {
+            largest
+        } else {
+            own
+        };
+        self.services.random(victim, &mut self.random)
     }
 
-    fn largest_service(&self) -> Option<u32> {
-        self.by_service
-            .iter()
-            .max_by_key(|(_, rows)| rows.len())
-            .map(|(service, _)| *service)
+    fn put_in(&mut self, row: Row) {
+        let place = self.rows.len();
+        let in_service = self.services.add(service_of(&row), place);
+        let in_network = self.networks.add(network_of(&row), place);
+        self.rows.push(Placed {
+            row,
+            in_service,
+            in_network,
+        });
+    }
+
+    fn take_out(&mut self, place: usize) {
+        let Placed {
+            row,
+            in_service,
+            in_network,
+        } = self.rows[place];
+        if let Some(moved) = self.services.remove(service_of(&row), in_service) {
+            self.rows[moved].in_service = in_service;
+        }
+        if let Some(moved) = self.networks.remove(network_of(&row), in_network) {
+            self.rows[moved].in_network = in_network;
+        }
+        self.rows.swap_remove(place);
+        // The row that was the last stands here now.
+        if let Some(Placed {
+            row,
+            in_service,
+            in_network,
+        }) = self.rows.get(place)
+        {
+            let listed = "every row is on the lists of its groups";
+            let services = self.services.places.get_mut(&service_of(row));
+            services.expect(listed)[*in_service] = place;
+            let networks = self.networks.places.get_mut(&network_of(row));
+            networks.expect(listed)[*in_network] = place;
+        }
     }
 
     fn expire(&mut self) {
         let oldest_kept_ns = self.oldest_kept_ns();
-        self.by_service.retain(|_, rows| {
-            rows.retain(|row| row.time_ns >= oldest_kept_ns);
-            !rows.is_empty()
-        });
-        self.len = self.by_service.values().map(Vec::len).sum();
         self.expired_at_ns = self.newest_ns;
+        if self.rows.iter().all(|of| of.row.time_ns >= oldest_kept_ns) {
+            return;
+        }
+        let rows = std::mem::take(&mut self.rows);
+        self.clear();
+        for Placed { row, .. } in rows {
+            if row.time_ns >= oldest_kept_ns {
+                self.put_in(row);
+            }
+        }
     }
 
     const fn oldest_kept_ns(&self) -> u64 {
@@ -157,8 +274,72 @@ impl Window {
     }
 }
 
+/// Rows of which no network has more than its share, if so many compete that it can be kept, or than its
+/// undisputed rows; which of a network's stay is drawn by lot.
+fn thinned(mut rows: Vec<Row>, limits: &WindowLimits) -> Vec<Row> {
+    let share = limits.network_share;
+    let mut groups: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+    for row in &rows {
+        groups.entry(network_of(row)).or_default().push(*row);
+    }
+    // With fewer groups one of them must have more.
+    if (groups.len() as f64) * share < 1.0 {
+        return rows;
+    }
+    let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
+    let allowed = level(&sizes, share).max(limits.undisputed_rows);
+    if sizes.iter().all(|size| *size <= allowed) {
+        return rows;
+    }
+    rows.clear();
+    for (key, mut group) in groups {
+        if group.len() > allowed {
+            group.sort_by_key(order);
+            // The same rows give the same choice, so that a cycle can be repeated.
+            let mut random = StdRng::seed_from_u64(u64::from(key));
+            let (chosen, _rest) = group.partial_shuffle(&mut random, allowed);
+            rows.extend_from_slice(chosen);
+        } else {
+            rows.append(&mut group);
+        }
+    }
+    rows
+}
+
+/// The largest size to which groups can be cut so that it is at most `share` of what is left of all of them.
+fn level(sizes: &[usize], share: f64) -> usize {
+    let mut sorted = sizes.to_vec();
+    sorted.sort_unstable();
+    let mut below = 0;
+    for (index, size) in sorted.iter().enumerate() {
+        // From here on all are cut to one size.
+        let cut = (sorted.len() - index) as f64;
+        let fits = |level: f64| level <= share * (below as f64 + cut * level) + 1e-9;
+        if !fits(*size as f64) {
+            // level = share * (below + cut * level), where the groups that are cut are fewer than 1 / share.
+            return (share * below as f64 / (1.0 - share * cut)) as usize;
+        }
+        below += size;
+    }
+    sorted.last().copied().unwrap_or(0)
+}
+
+const fn order(row: &Row) -> (u64, u64, u32, u64) {
+    (row.time_ns, row.flow_hash, row.message, row.bytes_at)
+}
+
 fn service_of(row: &Row) -> u32 {
-    row.feature(Feature::ServicePort).min(FIRST_EPHEMERAL_PORT)
+    let protocol = row.feature(Feature::Protocol);
+    if protocol == 0 || protocol == TCP || protocol == UDP {
+        row.feature(Feature::ServicePort).min(FIRST_EPHEMERAL_PORT)
+    } else {
+        // An echo's identifier is no service.
+        FIRST_EPHEMERAL_PORT + protocol
+    }
+}
+
+const fn network_of(row: &Row) -> u32 {
+    row.network_hash
 }
 
 #[cfg(test)]
@@ -179,6 +360,7 @@ mod tests {
             WindowLimits {
                 rows: 1000,
                 age_ns: u64::MAX,
+                ..WindowLimits::default()
             },
             1,
         );
@@ -198,6 +380,7 @@ mod tests {
             WindowLimits {
                 rows: 900,
                 age_ns: u64::MAX,
+                ..WindowLimits::default()
             },
             1,
         );
@@ -220,6 +403,7 @@ mod tests {
             WindowLimits {
                 rows: 100,
                 age_ns: u64::MAX,
+                ..WindowLimits::default()
             },
             1,
         );
@@ -238,6 +422,7 @@ mod tests {
             WindowLimits {
                 rows: 1000,
                 age_ns: 100,
+                ..WindowLimits::default()
             },
             1,
         );
@@ -273,6 +458,7 @@ mod tests {
                 WindowLimits {
                     rows: 50,
                     age_ns: u64::MAX,
+                    ..WindowLimits::default()
                 },
                 9,
             );
@@ -282,5 +468,157 @@ mod tests {
             window.rows()
         };
         assert_eq!(fill(), fill());
+    }
+
+    /// Rows of 200 networks and two services, one every tick.
+    fn honest(time: u64) -> Row {
+        Row {
+            network_hash: (time % 200) as u32,
+            ..row(time, time, if time.is_multiple_of(4) { 80 } else { 443 })
+        }
+    }
+
+    fn small() -> WindowLimits {
+        WindowLimits {
+            rows: 4000,
+            age_ns: u64::MAX,
+            undisputed_rows: 100,
+            ..WindowLimits::default()
+        }
+    }
+
+    fn count(rows: &[Row], which: impl Fn(&Row) -> bool) -> usize {
+        rows.iter().filter(|row| which(row)).count()
+    }
+
+    const FLOOD: u32 = 0xf100d;
+
+    fn is_honest(row: &Row) -> bool {
+        row.network_hash != FLOOD
+    }
+
+    #[test]
+    fn a_flood_of_one_service_takes_no_place_of_another() {
+        let mut window = Window::new(small(), 1);
+        (0..1500).for_each(|time| window.push(honest(time)));
+        for time in 1500..100_000 {
+            // From everywhere.
+            window.push(Row {
+                network_hash: time as u32,
+                ..row(time, time, 25)
+            });
+        }
+        let rows = window.rows();
+        assert_eq!(
+            count(&rows, |r| r.feature(Feature::ServicePort) != 25),
+            1500
+        );
+        assert_eq!(window.len(), 4000);
+    }
+
+    #[test]
+    fn a_flood_of_one_network_over_many_services_takes_a_share_and_no_more() {
+        let limits = small();
+        let mut window = Window::new(limits, 1);
+        (0..8000).for_each(|time| window.push(honest(time)));
+        for time in 8000..200_000 {
+            window.push(Row {
+                network_hash: FLOOD,
+                ..row(time, time, (time % 1000) as u32)
+            });
+        }
+        let honest_ones = count(&window.rows(), is_honest);
+        let share = (limits.rows as f64 * limits.network_share) as usize;
+        assert_eq!(honest_ones, limits.rows - share);
+    }
+
+    #[test]
+    fn a_network_that_came_first_gives_way_to_those_that_come_later() {
+        let limits = small();
+        let mut window = Window::new(limits, 1);
+        for time in 0..8000 {
+            window.push(Row {
+                network_hash: FLOOD,
+                ..row(time, time, (time % 1000) as u32)
+            });
+        }
+        assert_eq!(window.rows().len(), limits.rows, "alone it may have all");
+        for time in 8000..16_000 {
+            window.push(honest(time));
+            window.push(Row {
+                network_hash: FLOOD,
+                ..row(time, time, (time % 1000) as u32)
+            });
+        }
+        let rows = window.rows();
+        let foreign = rows.len() - count(&rows, is_honest);
+        assert!(foreign <= rows.len() / 4 + 1, "{foreign} of {}", rows.len());
+        assert!(count(&rows, is_honest) >= limits.rows / 2);
+    }
+
+    #[test]
+    fn what_is_learned_from_is_not_drowned_in_the_rows_of_one_network() {
+        let mut window = Window::new(small(), 1);
+        (0..300).for_each(|time| window.push(honest(time)));
+        for time in 300..3300 {
+            window.push(Row {
+                network_hash: FLOOD,
+                ..row(time, time, 443)
+            });
+        }
+        assert_eq!(window.len(), 3300, "there is room for all");
+        let rows = window.rows();
+        assert_eq!(count(&rows, is_honest), 300);
+        assert_eq!(rows.len(), 400, "a quarter is from the network that floods");
+        assert_eq!(rows, window.rows(), "the choice is repeated");
+    }
+
+    #[test]
+    fn one_service_and_one_network_may_fill_the_window_alone() {
+        let mut window = Window::new(small(), 1);
+        for time in 0..10_000 {
+            window.push(Row {
+                network_hash: 7,
+                ..row(time, time, 443)
+            });
+        }
+        assert_eq!(window.rows().len(), 4000);
+    }
+
+    #[test]
+    fn the_level_keeps_the_share() {
+        assert_eq!(level(&[10, 10, 10, 1000], 0.25), 10);
+        assert_eq!(level(&[100, 100, 100, 100, 1000], 0.25), 133);
+        assert_eq!(level(&[50, 50, 50, 50], 0.25), 50);
+        assert_eq!(level(&[900, 900, 300, 300, 300], 0.25), 450);
+    }
+
+    #[test]
+    fn the_lists_of_groups_stay_true() {
+        let mut window = Window::new(
+            WindowLimits {
+                rows: 64,
+                age_ns: 300,
+                ..WindowLimits::default()
+            },
+            3,
+        );
+        for time in 0..2000u64 {
+            let spread = time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+            window.push(Row {
+                network_hash: (spread % 5) as u32,
+                ..row(time, time, (spread % 7) as u32)
+            });
+            for (place, placed) in window.rows.iter().enumerate() {
+                let service = &window.services.places[&service_of(&placed.row)];
+                let network = &window.networks.places[&network_of(&placed.row)];
+                assert_eq!(
+                    (service[placed.in_service], network[placed.in_network]),
+                    (place, place)
+                );
+            }
+            let listed: usize = window.services.places.values().map(Vec::len).sum();
+            assert_eq!((listed, window.len() <= 64), (window.len(), true));
+        }
     }
 }
