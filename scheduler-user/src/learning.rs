@@ -117,7 +117,9 @@ impl Learner {
 
     fn take(&mut self, batch: &[Sample]) {
         for sample in batch {
-            for row in self.joiner.push(sample) {
+            // What is only known to be too low is nothing to regress on.
+            let rows = self.joiner.push(sample).into_iter();
+            for row in rows.filter(|row| !row.censored) {
                 self.window.push(row);
             }
         }
