@@ -2,6 +2,7 @@
 
 mod join;
 mod reading;
+pub mod store;
 mod window;
 
 use scheduler_common::{
