@@ -10,6 +10,7 @@
 )]
 
 mod action;
+mod clock;
 mod context;
 mod count;
 mod ingress;

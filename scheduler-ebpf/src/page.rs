@@ -1,6 +1,6 @@
 //! What few packets do: messages end and begin, the model is asked, samples leave.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use scheduler_common::{
     counter::{Counter, Counts},
@@ -19,7 +19,7 @@ use scheduler_ebpf::{
 };
 
 use crate::{
-    count,
+    clock, count,
     maps::HISTORY,
     path::Known,
     sample::{Report, Sampler},
@@ -47,8 +47,7 @@ impl Page<'_> {
         counts: &mut Counts,
         budget: &mut SampleBudget,
     ) {
-        // SAFETY: the helper takes no argument and reads a clock.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
+        let now_ns = clock::fine_ns();
         flow::turn_page(
             (self.flow, self.story),
             self.headers,

@@ -2,7 +2,6 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::bpf_ktime_get_coarse_ns,
     programs::{TcContext, XdpContext},
 };
 use scheduler_common::{
@@ -22,7 +21,7 @@ use scheduler_ebpf::{
 };
 
 use crate::{
-    action,
+    action, clock,
     context::Frame,
     count, interface,
     maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
@@ -213,8 +212,7 @@ fn account<C: EbpfContext + Sender>(
         count::one(counts, Counter::InnerPackets);
     }
     let headers = &parsed.headers;
-    // SAFETY: the helper takes no argument and reads a clock.
-    step.now_ticks = flow::ticks(unsafe { bpf_ktime_get_coarse_ns() });
+    step.now_ticks = flow::ticks(clock::coarse_ns());
     let identity = hash::identify(headers, known.ifindex, known.hashing);
     step.half = identity.half;
     let (flow, story) = entry(identity.tag, known.hashing, step, counts)?;

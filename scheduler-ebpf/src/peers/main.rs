@@ -12,6 +12,8 @@
 
 #[path = "../action.rs"]
 mod action;
+#[path = "../clock.rs"]
+mod clock;
 #[path = "../context.rs"]
 mod context;
 #[path = "../count.rs"]

@@ -3,7 +3,7 @@
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
-    flow::{Hashing, WAYS},
+    flow::{FlowSet, Hashing, WAYS},
     names,
     sample::Hook,
     settings::Settings,
@@ -11,6 +11,7 @@ use scheduler_common::{
 };
 
 use super::{Datapath, DatapathError};
+use crate::dataset::Readings;
 
 /// Head of the table that the kernel walks now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,25 @@ impl Datapath {
     /// If the map can't be read.
     pub fn flow_entries(&self) -> Result<u32, DatapathError> {
         Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
+    }
+
+    /// What stands in the flow table at `now_ns` by the monotonic clock; the larger the table the longer it takes.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn readings(&self, now_ns: u64) -> Result<Readings, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::FLOWS,
+            source,
+        };
+        let (hashing, settings) = (self.hashing()?, self.settings()?);
+        let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
+        let mut readings = Readings::default();
+        for index in 0..=hashing.set_mask {
+            let set = map.get(&index, 0).map_err(fault)?;
+            readings.take(&set, (&hashing, &settings), now_ns);
+        }
+        Ok(readings)
     }
 
     pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {
