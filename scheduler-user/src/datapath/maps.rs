@@ -1,5 +1,7 @@
 //! Typed access to the pinned maps.
 
+use std::ops::Range;
+
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
@@ -83,11 +85,11 @@ impl Datapath {
         Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
     }
 
-    /// What stands in the flow table at `now_ns` by the monotonic clock; the larger the table the longer it takes.
+    /// What stands in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.
     ///
     /// # Errors
     /// If a map can't be read.
-    pub fn readings(&self, now_ns: u64) -> Result<Readings, DatapathError> {
+    pub fn readings(&self, sets: Range<u32>, now_ns: u64) -> Result<Readings, DatapathError> {
         let fault = |source| DatapathError::Map {
             name: names::FLOWS,
             source,
@@ -95,7 +97,7 @@ impl Datapath {
         let (hashing, settings) = (self.hashing()?, self.settings()?);
         let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
         let mut readings = Readings::default();
-        for index in 0..=hashing.set_mask {
+        for index in sets {
             let set = map.get(&index, 0).map_err(fault)?;
             readings.take(&set, (&hashing, &settings), now_ns);
         }

@@ -1,9 +1,12 @@
 //! Samples → labelled rows, with the flow table's help, and to a file if asked for.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use nix::time::{ClockId, clock_gettime};
-use scheduler_common::sample::Sample;
+use scheduler_common::{flow::WAYS, sample::Sample};
 use tracing::{info, warn};
 
 use crate::{
@@ -14,10 +17,12 @@ use crate::{
     },
 };
 
-/// Time between looks at the flow table, at least.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A look may take one part in so many of the time: a large table is looked at less often.
-const LOOK_SHARE: u32 = 500;
+/// Time between looks at the flow table, of a part of it each.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Sets of a part: some milliseconds, in which no sample is read.
+const PART_SETS: u32 = 4096;
+/// Parts of a table that is so large that they would take longer than a minute.
+const MOST_PARTS: u32 = 60;
 
 /// The joiner, its looks at the flow table, and the file.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub struct Labels {
     joiner: Joiner,
     file: Option<Writer>,
     next_look: Instant,
+    next_set: u32,
     failed: Option<StoreError>,
 }
 
@@ -35,6 +41,7 @@ impl Labels {
             joiner: Joiner::default(),
             file,
             next_look: Instant::now() + LOOK_EVERY,
+            next_set: 0,
             failed: None,
         }
     }
@@ -48,7 +55,7 @@ impl Labels {
         self.deliver(rows)
     }
 
-    /// Looks at the flow table, if it is time to and something waits; returns rows as [`Self::take`] does.
+    /// Looks at a part of the flow table, if it is time to and something waits; returns rows as [`Self::take`] does.
     ///
     /// # Errors
     /// If the table can't be read.
@@ -56,7 +63,13 @@ impl Labels {
         if Instant::now() < self.next_look || self.joiner.pending() == 0 {
             return Ok(Vec::new());
         }
-        self.look(datapath)
+        self.next_look = Instant::now() + LOOK_EVERY;
+        let sets = datapath.flow_entries()? / WAYS as u32;
+        let part = PART_SETS.max(sets.div_ceil(MOST_PARTS));
+        let from = self.next_set;
+        let to = from.saturating_add(part).min(sets);
+        self.next_set = if to == sets { 0 } else { to };
+        self.look(datapath, from..to)
     }
 
     /// Takes a last look, and ends the file; what still waits is in it, censored.
@@ -65,7 +78,7 @@ impl Labels {
     /// If the file is not whole. A table that is gone is none.
     pub fn close(mut self, datapath: &Datapath) -> Result<Closed, StoreError> {
         if self.joiner.pending() > 0
-            && let Err(error) = self.look(datapath)
+            && let Err(error) = self.look_at_all(datapath)
         {
             info!(why = %error, "no last look at the flow table");
         }
@@ -94,11 +107,14 @@ impl Labels {
         self.joiner.counts()
     }
 
-    fn look(&mut self, datapath: &Datapath) -> Result<Vec<Row>, DatapathError> {
-        let started = Instant::now();
-        let readings = datapath.readings(monotonic_ns())?;
+    fn look_at_all(&mut self, datapath: &Datapath) -> Result<Vec<Row>, DatapathError> {
+        let sets = datapath.flow_entries()? / WAYS as u32;
+        self.look(datapath, 0..sets)
+    }
+
+    fn look(&mut self, datapath: &Datapath, sets: Range<u32>) -> Result<Vec<Row>, DatapathError> {
+        let readings = datapath.readings(sets, monotonic_ns())?;
         let rows = self.joiner.read(&readings);
-        self.next_look = Instant::now() + LOOK_EVERY.max(started.elapsed() * LOOK_SHARE);
         Ok(self.deliver(rows))
     }
 
