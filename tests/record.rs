@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use scheduler_common::{features::Feature, sample::Hook};
+use scheduler_common::{features::Feature, sample::Hook, settings::Act};
 use treeline::dataset::store::{self, Dataset};
 
 use crate::support::{agent::Site, privileged};
@@ -119,10 +119,13 @@ fn a_recording_ends_whole_by_a_signal_and_can_be_learned_from() {
     let out = directory.path().join("rows.parquet");
     let file = out.to_str().unwrap();
     let recorder = Recorder::start(&bed, &site, directory.path(), &[UPLINK, "--out", file]);
+    // Whoever only watches leaves packets as they are.
+    assert_eq!(site.datapath().settings().unwrap().act, Act::Observe as u32);
     offer(&bed, 1);
     recorder.signal(Signal::SIGINT);
     let said = recorder.ended();
     assert!(said.contains("rows of"), "{said}");
+    assert!(said.contains("uplink"), "{said}");
     site.assert_no_trace();
     let dataset = store::read(&out).unwrap();
     assert_eq!(dataset.sessions, [UPLINK]);
@@ -142,9 +145,13 @@ fn a_recording_ends_whole_by_a_signal_and_can_be_learned_from() {
         .says("service_port");
     site.up(&["--model", model]).expect(0);
     assert_eq!(site.status()["model"]["generation"], 1);
-    // What is up already stays up, and only it is taken by `--all`.
+    // What is up already stays up as it is, and only it is taken by `--all`.
     let again = directory.path().join("again.parquet");
     let file = again.to_str().unwrap();
+    site.call(&["record", "lo", "--out", file])
+        .expect(1)
+        .says("treeline up lo");
+    assert!(!again.exists());
     let more = ["--all", "--out", file, "--max-rows", "50"];
     let recorder = Recorder::start(&bed, &site, directory.path(), &more);
     offer(&bed, 2);

@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use scheduler_common::settings::Act;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{Format, UplinkArgs, parse_one_in, parse_period, print, print_json, run, runtime};
 use crate::{
-    datapath::{Datapath, Origin},
+    datapath::Datapath,
     dataset::JoinCounts,
     instance::Instance,
     journal,
@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct RecordArgs {
-    /// Interfaces to watch; one that is not up is up for the time being, and nothing is done to its packets.
+    /// Interfaces to watch; if none is up, they are for the time being, and nothing is done to their packets.
     #[arg(value_name = "IFACE", required_unless_present = "all")]
     interfaces: Vec<String>,
     /// Watch the interfaces that are up already.
@@ -87,22 +87,32 @@ async fn serve(instance: &Instance, args: &RecordArgs) -> anyhow::Result<Closed>
     for interface in interfaces {
         uplink::index_of(interface)?;
     }
+    let added: Vec<&String> = interfaces
+        .iter()
+        .filter(|name| !up.contains(name))
+        .collect();
+    if let (Some(added), Some(first)) = (added.first(), up.first()) {
+        // Bringing it up by the way would set what the others do to their packets.
+        bail!(
+            "{added} is not up while {first} is: bring it up with `treeline up {added}` first, or record with `--all`"
+        );
+    }
     let recording = Recording {
         path: args.out.clone(),
         max_rows: args.max_rows,
         session: interfaces.join(" "),
     };
-    let writer = recording.create()?;
-    let added: Vec<&String> = interfaces
-        .iter()
-        .filter(|name| !up.contains(name))
-        .collect();
+    if recording.path.exists() {
+        bail!(
+            "{} is there already: name a new file",
+            recording.path.display()
+        );
+    }
     let mut brought_up = Vec::new();
     let outcome = match bring_up(instance, &added, &mut brought_up).await {
         Ok(datapath) => {
-            info!(interfaces = recording.session, file = %args.out.display(), "recording");
             let how = (args.sample_one_in, args.length);
-            record::record(&datapath, writer, how, stop)
+            record::record(&datapath, &recording, how, stop)
                 .await
                 .map_err(Into::into)
         }
@@ -119,11 +129,9 @@ async fn bring_up<'a>(
 ) -> anyhow::Result<Datapath> {
     let wanted = UplinkArgs::watching().wanted();
     for interface in interfaces {
-        let (datapath, origin, _came) = uplink::up(instance, interface, &wanted).await?;
+        let (datapath, _origin, _came) = uplink::up(instance, interface, &wanted).await?;
         brought_up.push(interface);
-        if origin != Origin::Adopted {
-            datapath.set_act(scheduler_common::settings::Act::Observe)?;
-        }
+        datapath.set_act(Act::Observe)?;
     }
     Datapath::open(instance)?
         .context("the programs are not loaded: run `treeline down` and try again")

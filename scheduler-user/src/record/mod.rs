@@ -9,6 +9,7 @@ use std::{
 
 use scheduler_common::settings::SAMPLES_PER_WINDOW;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 pub use self::labels::{Closed, Labels};
 use crate::{
@@ -64,10 +65,11 @@ pub enum RecordError {
 /// See [`RecordError`].
 pub async fn record(
     datapath: &Datapath,
-    writer: Writer,
+    recording: &Recording,
     (sample_one_in, length): (u32, Option<Duration>),
     stop: CancellationToken,
 ) -> Result<Closed, RecordError> {
+    let writer = recording.create()?;
     let mut ring = datapath.samples()?;
     let mut refused = 0;
     // What nobody has read before is of another time.
@@ -75,6 +77,7 @@ pub async fn record(
     set_sampling(datapath, sample_one_in, SAMPLES_PER_WINDOW)?;
     let started = Instant::now();
     let mut labels = Labels::new(Some(writer));
+    info!(interfaces = recording.session, file = %recording.path.display(), "recording");
     let mut tick = tokio::time::interval(EMPTY_EVERY);
     loop {
         let stopped = tokio::select! {
