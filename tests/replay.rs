@@ -273,6 +273,40 @@ fn replayed_messages_are_those_that_were_read_by_hand() {
 }
 
 #[test]
+fn real_captures_of_every_format_and_link_type_are_replayed() {
+    if !privileged() {
+        return;
+    }
+    let paths = captures::full();
+    let refs: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    if refs.is_empty() {
+        return;
+    }
+    let (said, dataset) = replay(&refs, &[]);
+    assert_eq!(dataset.sessions.len(), refs.len());
+    let of = |capture: &Value, what: &str| capture[what].as_u64().unwrap();
+    for capture in said["captures"].as_array().unwrap() {
+        let (packets, accounted) = (of(capture, "packets"), of(capture, "accounted"));
+        assert_eq!(
+            packets,
+            accounted + of(capture, "skipped") + of(capture, "refused")
+        );
+        assert!(packets > 0 && of(capture, "rows") > 0, "{capture}");
+        assert!(accounted >= packets * 3 / 4, "{capture}");
+        let join = &capture["join"];
+        assert_eq!(
+            (of(join, "refused_abi"), of(join, "censored_full")),
+            (0, 0),
+            "{capture}"
+        );
+    }
+    assert_eq!(dataset.rows.len() as u64, said["rows"].as_u64().unwrap());
+    for row in &dataset.rows {
+        assert_eq!(row.bytes_at + row.remaining_bytes, row.total_bytes);
+    }
+}
+
+#[test]
 fn what_cannot_be_replayed_says_why() {
     if !privileged() {
         return;

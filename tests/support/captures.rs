@@ -43,6 +43,21 @@ fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE)
 }
 
+/// The captures that are whole, payload and all; none, with a line that says so, where they are absent.
+pub(crate) fn full() -> Vec<PathBuf> {
+    let entries = fs::read_dir(place().join("full"));
+    let mut files: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("the directory can be read").path())
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        eprintln!("not run: there are no captures in {PLACE}/full");
+    }
+    files
+}
+
 /// Where one capture is; none, with a line that says so, where it is absent.
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
     let path = place().join(name);
