@@ -8,6 +8,7 @@ mod captures;
 mod cli;
 mod coexistence;
 mod devices;
+mod forecast;
 mod ingress;
 mod ingress_acts;
 mod learning;

@@ -338,5 +338,5 @@ fn what_cannot_be_replayed_says_why() {
         .says("no row to learn from");
     call(&["train", "--from", out, "--trainer", "guess"])
         .expect(1)
-        .says("decision_tree");
+        .says("port");
 }

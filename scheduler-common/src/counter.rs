@@ -53,7 +53,7 @@ counters! {
     NoSettings => "skip_no_settings",
     /// The table of the active generation was refused (ABI version); aging ruled.
     TableRefused => "table_refused",
-    /// Egress packets whose band rests on aging alone.
+    /// Egress packets whose band rests on bytes sent alone, those on top by the first bytes included.
     AgingPackets => "aging_packets",
     /// Egress packets whose message has a prediction of the model.
     ModelPackets => "model_packets",

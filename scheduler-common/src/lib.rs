@@ -47,6 +47,8 @@ pub mod names {
     pub const HASHING: &str = "HASHING";
     /// Flow table: hash of the set → [`crate::flow::FlowSet`].
     pub const FLOWS: &str = "FLOWS";
+    /// What of a flow few packets need: number of its entry → [`crate::flow::Story`].
+    pub const STORIES: &str = "STORIES";
     /// Sizes of finished messages ([`crate::history::HistoryEntry`]).
     pub const HISTORY: &str = "HISTORY";
     /// Array of one inner map: the slot that holds the active [`crate::tree::Table`].
@@ -68,10 +70,11 @@ pub mod names {
     /// Per-CPU counters by [`crate::ingress::IngressCounter`].
     pub const INGRESS_COUNTERS: &str = "INGRESS_COUNTERS";
     /// Every map that is pinned.
-    pub const MAPS: [&str; 14] = [
+    pub const MAPS: [&str; 15] = [
         SETTINGS,
         HASHING,
         FLOWS,
+        STORIES,
         HISTORY,
         MODEL,
         SLOTS[0],
@@ -88,6 +91,8 @@ pub mod names {
     pub const MOMENT: &str = "MOMENT";
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";
+    /// TC program that is run once, to learn what a tick is.
+    pub const CLOCK: &str = "treeline_clock";
     /// XDP program on ingress.
     pub const INGRESS: &str = "treeline_ingress";
 }

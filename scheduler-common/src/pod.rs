@@ -3,7 +3,7 @@
 
 use crate::{
     counter::PerCpu,
-    flow::{FlowSet, Hashing},
+    flow::{Clock, FlowSet, Hashing, Story},
     history::HistoryEntry,
     ingress::{Interface, Metadata, Policer},
     replay::Moment,
@@ -25,6 +25,7 @@ macro_rules! pod {
 }
 
 pod!(
+    Clock,
     FlowSet,
     Hashing,
     HistoryEntry,
@@ -35,5 +36,6 @@ pod!(
     Policer,
     Sample,
     Settings,
+    Story,
     Table
 );

@@ -15,16 +15,62 @@ const HEAD_V4: usize = 54;
 /// Ethernet, IPv6, TCP.
 const HEAD_V6: usize = 74;
 
-/// Fields of a transport header; those that UDP lacks are its payload.
-#[derive(Clone, Copy)]
-struct Fields {
-    protocol: u8,
-    src_port: u16,
-    dst_port: u16,
-    seq: u32,
-    ack: u32,
-    length_and_flags: u16,
+/// Fields of a transport header where it stands behind the usual headers; each is read where it is needed.
+trait Fields: Copy {
+    fn src_port(self) -> u16;
+    fn dst_port(self) -> u16;
+    fn seq(self) -> u32;
+    fn ack(self) -> u32;
+    fn length_and_flags(self) -> u16;
+    /// The first payload byte of UDP, which stands where TCP has its acknowledgement number.
+    fn udp_payload(self) -> u8;
 }
+
+macro_rules! fields {
+    ($name:ident, $head:ident, $($at:literal)+) => {
+        #[derive(Clone, Copy)]
+        struct $name<H>(H);
+
+        fields!(@read $name, $head, $($at)+);
+    };
+    (@read $name:ident, $head:ident, $src:literal $dst:literal $seq:literal $seq_low:literal
+        $ack:literal $ack_low:literal $flags:literal) => {
+        impl<H: Head<$head>> Fields for $name<H> {
+            #[inline(always)]
+            fn src_port(self) -> u16 {
+                self.0.u16::<$src>()
+            }
+
+            #[inline(always)]
+            fn dst_port(self) -> u16 {
+                self.0.u16::<$dst>()
+            }
+
+            #[inline(always)]
+            fn seq(self) -> u32 {
+                self.0.u32::<$seq, $seq_low>()
+            }
+
+            #[inline(always)]
+            fn ack(self) -> u32 {
+                self.0.u32::<$ack, $ack_low>()
+            }
+
+            #[inline(always)]
+            fn length_and_flags(self) -> u16 {
+                self.0.u16::<$flags>()
+            }
+
+            #[inline(always)]
+            fn udp_payload(self) -> u8 {
+                (self.0.u16::<$ack>() >> 8) as u8
+            }
+        }
+    };
+}
+
+fields!(OverV4, HEAD_V4, 34 36 38 40 42 44 46);
+fields!(OverV6, HEAD_V6, 54 56 58 60 62 64 66);
 
 /// Parses the packet if it is such a one; `parsed` is of no use if not.
 #[inline(always)]
@@ -73,15 +119,9 @@ fn ipv4<H: Head<HEAD_V4>>(head: H, (present, inner): (u32, bool), headers: &mut 
     headers.ip_version = 4;
     headers.src_addr = [head.u32::<26, 28>(), 0, 0, 0];
     headers.dst_addr = [head.u32::<30, 32>(), 0, 0, 0];
-    let fields = Fields {
-        protocol: head.u16::<22>() as u8,
-        src_port: head.u16::<34>(),
-        dst_port: head.u16::<36>(),
-        seq: head.u32::<38, 40>(),
-        ack: head.u32::<42, 44>(),
-        length_and_flags: head.u16::<46>(),
-    };
-    transport(fields, (ip_bytes - HEADER_BYTES, inner), headers)
+    let protocol = head.u16::<22>() as u8;
+    let bytes = ip_bytes - HEADER_BYTES;
+    transport(OverV4(head), protocol, (bytes, inner), headers)
 }
 
 #[inline(always)]
@@ -104,29 +144,29 @@ fn ipv6<H: Head<HEAD_V6>>(head: H, (present, inner): (u32, bool), headers: &mut 
         head.u32::<46, 48>(),
         head.u32::<50, 52>(),
     ];
-    let fields = Fields {
-        protocol: (head.u16::<20>() >> 8) as u8,
-        src_port: head.u16::<54>(),
-        dst_port: head.u16::<56>(),
-        seq: head.u32::<58, 60>(),
-        ack: head.u32::<62, 64>(),
-        length_and_flags: head.u16::<66>(),
-    };
-    transport(fields, (bytes, inner), headers)
+    let protocol = (head.u16::<20>() >> 8) as u8;
+    transport(OverV6(head), protocol, (bytes, inner), headers)
 }
 
 #[inline(always)]
-fn transport(fields: Fields, (bytes, inner): (u32, bool), headers: &mut Headers) -> bool {
+fn transport<F: Fields>(
+    fields: F,
+    protocol: u8,
+    (bytes, inner): (u32, bool),
+    headers: &mut Headers,
+) -> bool {
     const UDP_BYTES: u32 = 8;
     const TCP_BYTES: u32 = 20;
-    headers.protocol = fields.protocol;
-    headers.src_port = fields.src_port;
-    headers.dst_port = fields.dst_port;
-    if fields.protocol == TCP {
-        let header_bytes = u32::from(fields.length_and_flags >> 12) << 2;
-        headers.tcp_flags = fields.length_and_flags as u8;
-        headers.seq = fields.seq;
-        headers.ack = fields.ack;
+    let (src_port, dst_port) = (fields.src_port(), fields.dst_port());
+    headers.protocol = protocol;
+    headers.src_port = src_port;
+    headers.dst_port = dst_port;
+    if protocol == TCP {
+        let length_and_flags = fields.length_and_flags();
+        let header_bytes = u32::from(length_and_flags >> 12) << 2;
+        headers.tcp_flags = length_and_flags as u8;
+        headers.seq = fields.seq();
+        headers.ack = fields.ack();
         headers.payload_bytes = bytes.wrapping_sub(header_bytes);
         return header_bytes >= TCP_BYTES && bytes >= header_bytes;
     }
@@ -134,13 +174,12 @@ fn transport(fields: Fields, (bytes, inner): (u32, bool), headers: &mut Headers)
     headers.seq = 0;
     headers.ack = 0;
     headers.payload_bytes = bytes.wrapping_sub(UDP_BYTES);
-    let on_quic_port = fields.src_port == quic::PORT || fields.dst_port == quic::PORT;
+    let on_quic_port = src_port == quic::PORT || dst_port == quic::PORT;
     if on_quic_port && bytes >= UDP_BYTES + 2 {
-        // The payload begins where TCP has its acknowledgement number.
-        headers.tcp_flags = (fields.ack >> 24) as u8 & (quic::LONG | quic::FIXED);
+        headers.tcp_flags = fields.udp_payload() & (quic::LONG | quic::FIXED);
     }
     // What may be a tunnel takes the longer way.
-    fields.protocol == UDP && bytes >= UDP_BYTES && !inner
+    protocol == UDP && bytes >= UDP_BYTES && !inner
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Keyed hashes: of a flow for its place, of that for samples.
 
-use scheduler_common::flow::Hashing;
+use scheduler_common::flow::{Hashing, MULTIPLIERS};
 
 use crate::parse::Headers;
 
@@ -15,25 +15,26 @@ pub struct Identity {
 
 /// Who sends and who receives, on which interface.
 ///
-/// The multilinear hash of Lemire and Kaser ("Strongly universal string hashing is fast", 2014) over 32-bit
-/// words: for whoever does not know the multipliers, two flows share a set with the
+/// Sums of products as in the multilinear hash of Lemire and Kaser ("Strongly universal string hashing is fast",
+/// 2014) over 32-bit words, first of each end, then of the two ends with one pair of multipliers, so that
+/// directions need not be put in order: for whoever does not know the multipliers, two flows share a set with the
 /// probability of chance, and take each other's entry (64 bits) with one of at most 2^-30. The
 /// multiplications do not wait for one another, so it costs a fraction of a cipher.
 #[inline(always)]
 pub fn identify(headers: &Headers, ifindex: u32, hashing: &Hashing) -> Identity {
     let k = &hashing.multipliers;
-    let src = endpoint(&headers.src_addr, headers.src_port, k);
-    let dst = endpoint(&headers.dst_addr, headers.dst_port, k);
+    let mut src = words(headers.src_addr[0], u32::from(headers.src_port), k[0], k[1]);
+    let mut dst = words(headers.dst_addr[0], u32::from(headers.dst_port), k[0], k[1]);
+    if headers.ip_version != 4 {
+        src = src.wrapping_add(rest(&headers.src_addr, k));
+        dst = dst.wrapping_add(rest(&headers.dst_addr, k));
+    }
     // The sign of a difference of 32 bits each: an order without a branch, for directions come at random.
     let half = ((dst >> 32).wrapping_sub(src >> 32) >> 32) & 1;
-    let swap = (src ^ dst) & 0u64.wrapping_sub(half);
-    let (low, high) = (src ^ swap, dst ^ swap);
-    let place = u64::from(headers.protocol) << 8 | u64::from(headers.ip_version);
-    let sum = pair(low, k[6], k[7])
-        .wrapping_add(pair(high, k[8], k[9]))
-        .wrapping_add(
-            (u64::from(ifindex).wrapping_add(k[10])).wrapping_mul(place.wrapping_add(k[11])),
-        );
+    let place = u32::from(headers.protocol) << 8 | u32::from(headers.ip_version);
+    let sum = pair(src, k[6], k[7])
+        .wrapping_add(pair(dst, k[6], k[7]))
+        .wrapping_add(words(ifindex, place, k[8], k[9]));
     // The upper bits are the universal ones; the lower get their share.
     Identity {
         tag: (sum ^ sum >> 32) | 1,
@@ -53,11 +54,10 @@ pub const fn first_way(tag: u64) -> u32 {
     (tag >> 1) as u32
 }
 
+/// What of an address IPv4 has not.
 #[inline(always)]
-fn endpoint(addr: &[u32; 4], port: u16, k: &[u64; 12]) -> u64 {
-    words(addr[0], addr[1], k[0], k[1])
-        .wrapping_add(words(addr[2], addr[3], k[2], k[3]))
-        .wrapping_add(words(u32::from(port), 0, k[4], k[5]))
+fn rest(addr: &[u32; 4], k: &[u64; MULTIPLIERS]) -> u64 {
+    words(addr[1], addr[2], k[2], k[3]).wrapping_add(words(addr[3], 0, k[4], k[5]))
 }
 
 #[inline(always)]

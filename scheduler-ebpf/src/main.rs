@@ -19,6 +19,7 @@ mod maps;
 mod page;
 mod path;
 mod sample;
+mod secret;
 mod socket;
 mod tree;
 
@@ -32,6 +33,13 @@ use aya_ebpf::{
 #[classifier]
 pub fn treeline_egress(ctx: TcContext) -> i32 {
     path::egress::<()>(&ctx);
+    TC_ACT_UNSPEC
+}
+
+/// Run by userspace before a load: tells ticks and time.
+#[classifier]
+pub fn treeline_clock(ctx: TcContext) -> i32 {
+    clock::tell(ctx.skb.skb);
     TC_ACT_UNSPEC
 }
 

@@ -9,7 +9,7 @@ use scheduler_common::{
     class::BANDS,
     counter::{PerCpu, SCRATCH_WORDS},
     features::Features,
-    flow::{DEFAULT_ENTRIES, FlowSet, Hashing, WAYS},
+    flow::{DEFAULT_ENTRIES, FlowSet, Hashing, Story, WAYS},
     history::{HISTORY_ENTRIES, HistoryEntry},
     ingress::{IngressCounter, Interface, Policer, STEER_SLOTS},
     sample::Sample,
@@ -32,15 +32,21 @@ pub(crate) const SAMPLE_RING_BYTES: usize = 1 << 21;
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// Key: 0. Value: secret of this load and size of the flow table. Writer: userspace, before the programs run.
-/// Reader: both programs, once a packet. Size: one load, one secret.
+/// Key: 0. Value: what the programs were loaded with, see [`crate::secret`]. Writer: userspace, once. Reader: userspace,
+/// which finds flows by it. Size: one load, one secret.
 #[btf_map]
 pub(crate) static HASHING: Array<Hashing, 1> = Array::new();
 
 /// Key: hash of the flow. Value: a set of entries. Writer and reader: both programs, each packet. Size: set at
-/// load; a set is eight cache lines, aligned by the flag, which userspace may also map.
+/// load; a set is four cache lines, aligned by the flag, which userspace may also map.
 #[btf_map]
 pub(crate) static FLOWS: Array<FlowSet, DEFAULT_SETS, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Key: number of the entry. Value: the story of its flow. Writer and reader: both programs, at decision points and
+/// where messages end. Size: set at load, as many as entries; a cache line each, aligned by the flag.
+#[btf_map]
+pub(crate) static STORIES: Array<Story, { DEFAULT_ENTRIES as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// Key: hash of what messages have in common. Value: their mean size. Writer: both programs, at ends of messages.
 /// Reader: both, at starts. Size: 16 Ki services and (service, network) pairs; the newer takes the place.

@@ -119,14 +119,18 @@ impl Page<'_> {
     }
 
     /// Describes the packet, asks the model on egress, and reports both.
+    ///
+    /// While the answer could change nothing, the model is asked for the sake of samples only.
     #[inline(always)]
     fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
         count::one(report.counts, Counter::DecisionPoints);
         let half = self.step.half as usize & 1;
         let sampled = report.sampler.is_chosen();
-        let asks = matches!(self.known.hook, Hook::Egress);
+        let bytes = self.flow.halves[half].bytes;
+        let matters = verdict::asks(bytes, self.known.settings);
+        let asks = matches!(self.known.hook, Hook::Egress) && (matters || sampled);
         if asks || sampled {
-            ctx.ask(self.socket);
+            ctx.ask(self.headers.protocol, self.socket);
             features::extract(
                 self.headers,
                 (self.flow, self.story),
@@ -141,11 +145,13 @@ impl Page<'_> {
             match tree::predict(self.features, report.counts) {
                 Some(prediction) => {
                     let to_come = prediction.leaf.bytes_to_come();
-                    page.predicted_bytes = flow::saturate(u64::from(own.bytes) + to_come);
                     generation = prediction.generation;
-                    own.generation_slot = count::own_slot(report.counts, generation);
-                    own.flags |= half_flags::PREDICTED;
                     predicted_log2_q8 = u32::from(prediction.leaf.log2_q8);
+                    if matters {
+                        page.predicted_bytes = flow::saturate(u64::from(own.bytes) + to_come);
+                        own.generation_slot = count::own_slot(report.counts, generation);
+                        own.flags |= half_flags::PREDICTED;
+                    }
                 }
                 None => {
                     page.predicted_bytes = 0;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use scheduler_common::{
     ABI_VERSION,
     counter::{Counter, Counts, Kept, PerCpu, Skip},
-    flow::{Flow, FlowSet, Hashing, Story, WAYS, half_flags},
+    flow::{Flow, FlowSet, Hashing, WAYS, half_flags, story_of},
     ingress::{Interface, interface_flags},
     sample::Hook,
     settings::{Settings, settings_flags},
@@ -24,8 +24,9 @@ use crate::{
     action, clock,
     context::Frame,
     count, interface,
-    maps::{FLOWS, FRAGMENTS, HASHING, PER_CPU, SETTINGS, Scratch},
+    maps::{FLOWS, FRAGMENTS, PER_CPU, SETTINGS, STORIES, Scratch},
     page::Page,
+    secret,
     socket::Sender,
 };
 
@@ -136,12 +137,12 @@ fn observe<B: Between>(
 /// Settings and secret in force, and what is peculiar to the interface.
 #[inline(always)]
 fn known(hook: Hook, ifindex: u32, forgotten: &mut u32) -> Result<Known, Skip> {
-    match (SETTINGS.get(0), HASHING.get(0)) {
-        (Some(settings), Some(hashing)) if settings.abi_version == ABI_VERSION => {
+    match SETTINGS.get(0) {
+        Some(settings) if settings.abi_version == ABI_VERSION => {
             let Interface { key_ifindex, flags } = interface::of(settings, ifindex, forgotten);
             Ok(Known {
                 settings,
-                hashing,
+                hashing: secret::get(),
                 hook,
                 ifindex: key_ifindex,
                 interface_flags: flags,
@@ -218,6 +219,9 @@ fn account<C: EbpfContext + Sender>(
     let (flow, story) = entry(identity.tag, known.hashing, step, counts)?;
     flow::advance(flow, headers, known.settings, step);
     if step.has(event::PAGE) {
+        let story = STORIES.get_ptr_mut(story).ok_or(Skip::NoSettings)?;
+        // SAFETY: as for the entry.
+        let story = unsafe { &mut *story };
         let mut page = Page {
             known,
             headers,
@@ -252,20 +256,19 @@ fn find_fragment(parsed: &mut Parsed, counts: &mut Counts, ifindex: u32) -> Resu
     Ok(())
 }
 
-/// The flow's entry; a new flow takes one.
+/// The flow's entry, and the index of its story; a new flow takes one.
 #[inline(always)]
 fn entry(
     tag: u64,
     hashing: &Hashing,
     step: &mut Step,
     counts: &mut Counts,
-) -> Result<(&'static mut Flow, &'static mut Story), Skip> {
-    let set = FLOWS
-        .get_ptr_mut(hash::set_of(tag, hashing))
-        .ok_or(Skip::NoSettings)?;
+) -> Result<(&'static mut Flow, u32), Skip> {
+    let index = hash::set_of(tag, hashing);
+    let set = FLOWS.get_ptr_mut(index).ok_or(Skip::NoSettings)?;
     // SAFETY: map values live as long as the program runs on this packet; other CPUs may write the same plain
     // integers (see `Flow`).
-    let FlowSet { flows, stories } = unsafe { &mut *set };
+    let FlowSet { flows } = unsafe { &mut *set };
     let first_way = hash::first_way(tag);
     step.events = 0;
     let way = match flow::find(flows, tag, first_way) {
@@ -282,7 +285,7 @@ fn entry(
             way
         }
     } & (WAYS - 1);
-    Ok((&mut flows[way], &mut stories[way]))
+    Ok((&mut flows[way], story_of(index, way as u32)))
 }
 
 /// The band of the packet, counted.

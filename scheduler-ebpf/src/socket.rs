@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_sk_fullsock, bpf_skc_to_tcp_sock, bpf_tcp_sock},
     programs::{TcContext, XdpContext},
 };
-use scheduler_ebpf::features::Socket;
+use scheduler_ebpf::{features::Socket, parse::TCP};
 
 /// Offset of `write_seq` in the kernel's `struct tcp_sock`, or [`UNKNOWN`]. Set before the programs are loaded,
 /// from the kernel's own type information.
@@ -17,21 +17,24 @@ const UNKNOWN: u32 = 0xffff_fffd;
 
 /// Where a packet may come from a socket of this host.
 pub(crate) trait Sender {
-    /// Asks the socket; without one `socket` says so.
-    fn ask(&self, socket: &mut Socket);
+    /// Asks the socket of a packet of `protocol`; without one `socket` says so.
+    fn ask(&self, protocol: u8, socket: &mut Socket);
 }
 
 impl Sender for XdpContext {
     #[inline(always)]
-    fn ask(&self, socket: &mut Socket) {
+    fn ask(&self, _protocol: u8, socket: &mut Socket) {
         forget(socket);
     }
 }
 
 impl Sender for TcContext {
     #[inline(always)]
-    fn ask(&self, socket: &mut Socket) {
+    fn ask(&self, protocol: u8, socket: &mut Socket) {
         forget(socket);
+        if protocol != TCP {
+            return;
+        }
         let Some((sk, tcp)) = tcp_of(self) else {
             return;
         };

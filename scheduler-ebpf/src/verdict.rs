@@ -5,6 +5,12 @@ use scheduler_common::{
     settings::Settings,
 };
 
+/// Whether a prediction could change the band of a message that has sent so much.
+#[inline(always)]
+pub const fn asks(bytes: u32, settings: &Settings) -> bool {
+    bytes > settings.first_bytes
+}
+
 /// Settles the band of the current message, and up to which size it stands.
 ///
 /// The band is that of the larger of bytes sent and predicted size, so a wrong "short" is corrected
@@ -15,7 +21,7 @@ pub fn settle(half: &mut Half, page: &StoryHalf, settings: &Settings) {
     let cuts = &settings.cuts;
     let mut band = cuts.band_of(u64::from(half.bytes));
     let mut until_bytes = cuts.end_of_band(half.bytes);
-    if half.bytes > settings.first_bytes {
+    if asks(half.bytes, settings) {
         if half.flags & half_flags::PREDICTED != 0 {
             band = band.max(cuts.band_of(u64::from(page.predicted_bytes)));
         }

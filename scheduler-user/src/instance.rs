@@ -104,7 +104,7 @@ pub enum EgressHook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IngressHook {
-    /// In the driver, or where the kernel saw fit.
+    /// In the driver.
     Xdp,
     /// In the network stack.
     XdpGeneric,

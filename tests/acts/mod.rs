@@ -2,5 +2,6 @@
 
 mod programs;
 mod qdiscs;
+mod queues;
 mod traffic;
 mod wire;

@@ -12,7 +12,7 @@ use scheduler_common::{act::KEEP_DSCP, class::BANDS, settings::settings_flags};
 use socket2::SockRef;
 
 use super::wire::{FULL_BYTES, PORT, Tap, Wire, never_idle, receiver, send_message, sender};
-use crate::support::{agent::Site, privileged};
+use crate::support::{agent::Site, missing, privileged};
 
 const AF21: u8 = 18;
 
@@ -70,7 +70,10 @@ fn tagged_pair(bed: &Bed) -> Option<(IpAddr, IpAddr)> {
         if let Err(error) = namespace.ip(&format!(
             "link add link {device} name tagged type vlan id 5"
         )) {
-            eprintln!("not run with tags: this kernel has no VLANs: {error}");
+            missing(
+                "8021q",
+                format!("with tags: this kernel has no VLANs: {error}"),
+            );
             return None;
         }
         for command in [

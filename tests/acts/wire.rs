@@ -10,7 +10,7 @@ use bed::netns::{ACCESS, CLIENT_V4, End, Namespace, SERVER_V4, UPLINK};
 use scheduler_common::settings::Settings;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::agent::Site;
+use crate::support::{agent::Site, cards::Card, missing};
 
 /// The port that datagrams are sent to.
 pub(super) const PORT: u16 = 4321;
@@ -24,6 +24,7 @@ const FAR_MAC: &str = "02:00:00:00:99:12";
 
 /// Two namespaces; the near end has several transmit queues.
 pub(super) struct Wire {
+    _card: Option<Card>,
     pub(super) near: Namespace,
     pub(super) far: Namespace,
 }
@@ -31,6 +32,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn with_queues(queues: u32) -> Self {
         let wire = Self {
+            _card: None,
             near: Namespace::new("near").unwrap(),
             far: Namespace::new("far").unwrap(),
         };
@@ -69,6 +71,26 @@ impl Wire {
         wire
     }
 
+    /// As the near end a card with two queues, whose frames reach nobody; `None` where there is none.
+    pub(super) fn on_card() -> Option<Self> {
+        let [near, far] = ["near", "far"].map(|tag| Namespace::new(tag).unwrap());
+        near.write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+            .unwrap();
+        let card = Card::with_queues(&near, UPLINK)?;
+        for command in [
+            format!("addr add dev {UPLINK} {SERVER_V4}/24"),
+            format!("link set {UPLINK} up"),
+            format!("neigh replace {CLIENT_V4} lladdr {FAR_MAC} dev {UPLINK} nud permanent"),
+        ] {
+            near.ip(&command).unwrap();
+        }
+        Some(Self {
+            _card: Some(card),
+            near,
+            far,
+        })
+    }
+
     /// Whether the kernel takes this root qdisc on the near end; it stays there.
     ///
     /// Where it does not, the test says so: most kernels have these as modules, some not at all.
@@ -77,7 +99,9 @@ impl Wire {
             .near
             .tc(&format!("qdisc add dev {UPLINK} root handle 10: {qdisc}"));
         if let Err(error) = &added {
-            eprintln!("not run: this kernel does not take `{qdisc}`: {error}");
+            let kind = qdisc.split(' ').next().unwrap_or_default();
+            let why = format!("this kernel does not take `{qdisc}`: {error}");
+            missing(&format!("sch_{kind}"), why);
         }
         added.is_ok()
     }

@@ -76,6 +76,13 @@ pub(crate) fn packets(name: &str) -> Option<Vec<Packet>> {
 /// Every capture, or none with a line that says so.
 pub(crate) fn all() -> Vec<Capture> {
     let place = place();
+    let paths = names().into_iter().map(|name| place.join(name));
+    paths.map(|path| read(&path)).collect()
+}
+
+/// Names of all captures, or none with a line that says so.
+pub(crate) fn names() -> Vec<String> {
+    let place = place();
     let mut files: Vec<PathBuf> = ["full", "headers"]
         .iter()
         .filter_map(|part| fs::read_dir(place.join(part)).ok())
@@ -86,7 +93,13 @@ pub(crate) fn all() -> Vec<Capture> {
     if files.is_empty() {
         eprintln!("not run: there are no captures in {PLACE}");
     }
-    files.iter().map(|path| read(path)).collect()
+    let names = files.iter().map(|path| name(path));
+    names.collect()
+}
+
+fn name(path: &Path) -> String {
+    let inside = path.strip_prefix(place()).unwrap_or(path);
+    inside.display().to_string()
 }
 
 fn read(path: &Path) -> Capture {
@@ -95,11 +108,7 @@ fn read(path: &Path) -> Capture {
         .map(|packet| (packet.start, packet.frame))
         .collect();
     Capture {
-        name: path
-            .strip_prefix(place())
-            .unwrap_or(path)
-            .display()
-            .to_string(),
+        name: name(path),
         frames,
     }
 }

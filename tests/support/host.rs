@@ -340,10 +340,12 @@ impl Pass<'_> {
                 Some((of, leaf)) => {
                     generation = of;
                     predicted_log2_q8 = u32::from(leaf.log2_q8);
-                    page.predicted_bytes =
-                        flow::saturate(u64::from(own.bytes) + leaf.bytes_to_come());
-                    own.generation_slot = (of % GENERATION_SLOTS) as u8;
-                    own.flags |= half_flags::PREDICTED;
+                    if verdict::asks(own.bytes, self.settings) {
+                        page.predicted_bytes =
+                            flow::saturate(u64::from(own.bytes) + leaf.bytes_to_come());
+                        own.generation_slot = (of % GENERATION_SLOTS) as u8;
+                        own.flags |= half_flags::PREDICTED;
+                    }
                 }
                 None => {
                     page.predicted_bytes = 0;

@@ -9,7 +9,7 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use scheduler_common::{
     counter::Counter,
-    flow::{DEFAULT_ENTRIES, Flow, FlowSet, Hashing, Story},
+    flow::{DEFAULT_ENTRIES, Flow, FlowSet, Hashing, Story, story_of},
     names,
     sample::{Hook, Sample},
     settings::Settings,
@@ -46,6 +46,7 @@ pub(crate) struct Kernel {
     pub(crate) datapath: Datapath,
     programs: Programs,
     flows: Array<MapData, FlowSet>,
+    stories: Array<MapData, Story>,
     pub(crate) hashing: Hashing,
     samples: RingBuf<MapData>,
     counted: Vec<u64>,
@@ -122,10 +123,14 @@ impl Kernel {
         let instance = OwnInstance::new();
         let (datapath, origin) = Datapath::open_or_load(&instance, settings, entries).unwrap();
         assert_eq!(origin, Origin::Loaded);
-        let flows = MapData::from_pin(instance.pins().join("maps").join(names::FLOWS)).unwrap();
+        let map = |name| {
+            let data = MapData::from_pin(instance.pins().join("maps").join(name)).unwrap();
+            Map::Array(data)
+        };
         let mut kernel = Self {
             programs: Programs::open(&instance),
-            flows: Array::try_from(Map::Array(flows)).unwrap(),
+            flows: Array::try_from(map(names::FLOWS)).unwrap(),
+            stories: Array::try_from(map(names::STORIES)).unwrap(),
             hashing: datapath.hashing().unwrap(),
             samples: datapath.samples().unwrap(),
             counted: Vec::new(),
@@ -179,9 +184,11 @@ impl Kernel {
 
     /// Entry and story of a flow.
     pub(crate) fn flow(&self, tag: u64) -> Option<(Flow, Story)> {
-        let set = self.set(hash::set_of(tag, &self.hashing));
+        let index = hash::set_of(tag, &self.hashing);
+        let set = self.set(index);
         let way = flow::find(&set.flows, tag, hash::first_way(tag))?;
-        Some((set.flows[way], set.stories[way]))
+        let story = self.stories.get(&story_of(index, way as u32), 0);
+        Some((set.flows[way], story.unwrap()))
     }
 
     /// One set of the flow table.

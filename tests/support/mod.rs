@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod branch;
 pub(crate) mod captures;
+pub(crate) mod cards;
 pub(crate) mod frames;
 pub(crate) mod guests;
 pub(crate) mod host;
@@ -13,7 +14,9 @@ pub(crate) mod tables;
 pub(crate) mod tunnel;
 
 use std::{
-    env, fs,
+    env,
+    fmt::Display,
+    fs,
     ops::Deref,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -35,6 +38,16 @@ pub(crate) fn privileged() -> bool {
         eprintln!("not run: {why}");
     }
     root
+}
+
+/// Says why a test can't run; fails it where the machine is known to have that kernel module.
+pub(crate) fn missing(module: &str, why: impl Display) {
+    let present = env::var("TREELINE_MODULES").unwrap_or_default();
+    assert!(
+        present.split(',').all(|name| name != module),
+        "module {module} is here, and yet {why}"
+    );
+    eprintln!("not run: {why}");
 }
 
 /// Settings under which every decision leaves a sample.

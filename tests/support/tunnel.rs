@@ -64,25 +64,30 @@ impl Tunnel {
 
     /// A request of 100 bytes and an answer of so many; `near` asks or answers.
     pub(crate) fn exchange(&self, near_answers: bool, bytes: usize) {
-        let (server, client, address) = if near_answers {
-            (&self.near, &self.far, self.addresses[0])
+        let (ends, address) = if near_answers {
+            ((&self.near, &self.far), self.addresses[0])
         } else {
-            (&self.far, &self.near, self.addresses[1])
+            ((&self.far, &self.near), self.addresses[1])
         };
-        let listener = server
-            .enter(|| Ok(TcpListener::bind((IpAddr::from(address), 0))?))
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        let answering = std::thread::spawn(move || {
-            let (mut peer, _from) = listener.accept().unwrap();
-            peer.read_exact(&mut [0; 100]).unwrap();
-            peer.write_all(&vec![7; bytes]).unwrap();
-        });
-        let mut stream = client.enter(|| Ok(TcpStream::connect(address)?)).unwrap();
-        stream.write_all(&[1; 100]).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer.len(), bytes);
-        answering.join().unwrap();
+        answered(ends, IpAddr::from(address), bytes);
     }
+}
+
+/// A request of 100 bytes and an answer of so many over TCP, to a server at this address.
+pub(crate) fn answered((server, client): (&Namespace, &Namespace), address: IpAddr, bytes: usize) {
+    let listener = server
+        .enter(|| Ok(TcpListener::bind((address, 0))?))
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut peer, _from) = listener.accept().unwrap();
+        peer.read_exact(&mut [0; 100]).unwrap();
+        peer.write_all(&vec![7; bytes]).unwrap();
+    });
+    let mut stream = client.enter(|| Ok(TcpStream::connect(address)?)).unwrap();
+    stream.write_all(&[1; 100]).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.len() == bytes && answer.iter().all(|byte| *byte == 7));
+    answering.join().unwrap();
 }

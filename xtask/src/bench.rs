@@ -22,18 +22,29 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Time and quality of training, beside scikit-learn in a Python environment of the bench's own.
+    Learning {
+        /// Passed on to treeline-bench-learning: --rows N,…, --rounds N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
-    ensure!(
-        machine.is_root(),
-        "the bench loads kernel programs, which only root may: run \
-         `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
-    );
-    let What::Datapath { args } = &options.what;
+    let (program, args) = match &options.what {
+        What::Datapath { args } => {
+            ensure!(
+                machine.is_root(),
+                "the bench loads kernel programs, which only root may: run \
+                 `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
+            );
+            ("treeline-bench", args)
+        }
+        What::Learning { args } => ("treeline-bench-learning", args),
+    };
     setup::run(machine)?;
     demo::build(machine)?;
-    let mut bench = machine.command(machine.target.join("release").join("treeline-bench"));
+    let mut bench = machine.command(machine.target.join("release").join(program));
     bench.stdin(Stdio::null()).args(args);
     let error = bench.exec();
     Err(error).with_context(|| format!("cannot run `{}`", child::describe(&bench)))

@@ -1,18 +1,25 @@
 //! The tree table and its walk, the same code on both sides.
 //!
-//! A model is one map value: a header of 64 bytes and an array of 16-byte blocks. A block holds a split and
-//! the two below it, so one step goes down two levels: the three comparisons stand side by side, and their
-//! outcome picks one of four neighbouring blocks. A leaf is a block whose comparisons can't come out true and
-//! whose child is itself, so a walk that has arrived stays, and one number of steps does for all paths.
-//! There is no branch on data in a step, and a bad table can at worst give a wrong number: indices are
-//! masked and the number of steps is bounded.
+//! A model is one map value: a header, a line of tests for each oblivious tree, and an array of 16-byte blocks. There
+//! are two forms, and both are walked without a branch on data; a bad table can at worst give a wrong number, for
+//! indices are masked and the number of steps is bounded.
 //!
-//! The trees of a forest are walked four at a time, a step of each in turn: they wait for memory and for their
-//! own arithmetic at the same time.
+//! [`form::BLOCKS`], for any tree: a block holds a split and the two below it, so one step goes down two levels: the
+//! three comparisons stand side by side, and their outcome picks one of four neighbouring blocks, or in the last step
+//! one of the four leaves in a single block. A leaf further up is a block whose comparisons can't come out true and
+//! whose child is itself, so a walk that has arrived stays, and one number of steps does for all paths. The trees
+//! of a forest are walked four at a time, a step of each in turn: they wait for memory and for their own arithmetic at
+//! the same time.
+//!
+//! [`form::OBLIVIOUS`], for trees that ask one question a level: the outcomes are the number of the leaf, so
+//! nothing waits for a step above it.
 
 mod check;
 #[cfg(any(test, feature = "user"))]
+mod oblivious;
+#[cfg(any(test, feature = "user"))]
 mod pack;
+mod walk;
 
 pub use check::TableError;
 #[cfg(any(test, feature = "user"))]
@@ -20,10 +27,12 @@ pub use pack::{Node, PackError};
 
 use crate::{
     ABI_VERSION,
-    features::{Features, SLOTS, ZERO_SLOT},
+    features::{SLOTS, ZERO_SLOT},
 };
 
 /// Blocks in a table: a power of two, so that an index is bounded by a mask.
+///
+/// A full tree of depth 12 takes 2389.
 pub const MAX_BLOCKS: usize = 4096;
 /// Trees in a table.
 pub const MAX_TREES: usize = 16;
@@ -31,11 +40,26 @@ pub const MAX_TREES: usize = 16;
 pub const MAX_DEPTH: u32 = 12;
 /// Blocks on a path above its leaf: two splits each.
 pub const MAX_STEPS: u32 = MAX_DEPTH / 2;
+/// Words of the blocks, each of which can be a leaf.
+pub const MAX_WORDS: usize = BLOCK_WORDS * MAX_BLOCKS;
+/// Questions of an oblivious tree that a step answers.
+pub const GROUP_TESTS: usize = 4;
+/// Steps of an oblivious tree.
+pub const GROUPS: usize = MAX_DEPTH as usize / GROUP_TESTS;
+
+/// Values of [`Table::form`].
+pub mod form {
+    /// Blocks of two levels.
+    pub const BLOCKS: u32 = 0;
+    /// One test a level.
+    pub const OBLIVIOUS: u32 = 1;
+}
 
 /// Trees that are walked side by side.
 const LANES: usize = 4;
 /// Blocks in a group: where a step can lead.
 const CHILDREN: usize = 4;
+const BLOCK_WORDS: usize = size_of::<Block>() / size_of::<u32>();
 
 /// Added to the bytes to come before the logarithm is taken.
 ///
@@ -43,7 +67,7 @@ const CHILDREN: usize = 4;
 /// are the same; without the floor most of a tree would be spent on telling them apart.
 pub const TARGET_FLOOR_BYTES: u32 = 4096;
 
-/// A split and the two below it, or a leaf.
+/// A split and the two below it, a leaf, or the four leaves that a last step leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "user",
@@ -56,19 +80,19 @@ pub const TARGET_FLOOR_BYTES: u32 = 4096;
 )]
 #[repr(C)]
 pub struct Block {
-    /// Largest values that go left at: the upper split, the left one below it, the right one below it.
-    /// [`u32::MAX`] where there is no split: all go left. In a leaf the third is the packed [`Leaf`].
-    pub thresholds: [u32; 3],
-    /// Features of the three splits in 5 bits each, lowest first; above them the index of the first of four
-    /// neighbouring children; in a leaf, of the block itself.
-    pub link: u32,
+    /// Of splits: the largest values that go left at the upper one, the left one below it, the right one below it,
+    /// [`u32::MAX`] where there is no split; then the features of the three in 5 bits each, lowest first, and above them
+    /// the index of the first of four neighbouring children, or of the one block of leaves.
+    /// Of a leaf: itself packed, and the rest as if it were a split on nothing whose child is itself.
+    /// Of four leaves: these, packed.
+    pub words: [u32; 4],
 }
 
 const _: () = assert!(size_of::<Block>() == 16 && align_of::<Block>() == 4);
 
-/// Width of a feature's number in [`Block::link`].
+/// Width of a feature's number in a block's last word.
 const FEATURE_BITS: u32 = SLOTS.trailing_zeros();
-/// Where the child's number begins in [`Block::link`].
+/// Where the child's number begins there.
 const CHILD_SHIFT: u32 = 3 * FEATURE_BITS;
 
 const _: () = assert!(MAX_BLOCKS.is_power_of_two() && SLOTS.is_power_of_two());
@@ -80,38 +104,106 @@ impl Block {
     pub const fn split(thresholds: [u32; 3], features: [u8; 3], child: u32) -> Self {
         let [a, b, c] = features;
         let packed = a as u32 | (b as u32) << FEATURE_BITS | (c as u32) << (2 * FEATURE_BITS);
+        let [upper, left, right] = thresholds;
         Self {
-            thresholds,
-            link: packed | child << CHILD_SHIFT,
+            words: [upper, left, right, packed | child << CHILD_SHIFT],
         }
     }
 
     /// The block at `index` that ends a path with `leaf`.
     pub const fn leaf(index: u32, leaf: Leaf) -> Self {
-        let thresholds = [u32::MAX, u32::MAX, leaf.pack()];
+        // Nothing is less than 0, whatever the threshold, so the first can be the leaf.
+        let thresholds = [leaf.pack(), u32::MAX, u32::MAX];
         Self::split(thresholds, [ZERO_SLOT; 3], index)
+    }
+
+    /// The four leaves that a last step leads to.
+    pub fn leaves(leaves: [Leaf; CHILDREN]) -> Self {
+        Self {
+            words: leaves.map(Leaf::pack),
+        }
+    }
+
+    /// Largest values that go left.
+    pub const fn thresholds(&self) -> [u32; 3] {
+        let [upper, left, right, _link] = self.words;
+        [upper, left, right]
     }
 
     /// Index of the first of the four children.
     pub const fn child(&self) -> u32 {
-        self.link >> CHILD_SHIFT
+        self.words[3] >> CHILD_SHIFT
     }
 
     /// Features of the upper split, the left one below it and the right one below it.
     pub const fn features(&self) -> [u8; 3] {
         const MASK: u32 = SLOTS as u32 - 1;
+        let link = self.words[3];
         [
-            (self.link & MASK) as u8,
-            (self.link >> FEATURE_BITS & MASK) as u8,
-            (self.link >> (2 * FEATURE_BITS) & MASK) as u8,
+            (link & MASK) as u8,
+            (link >> FEATURE_BITS & MASK) as u8,
+            (link >> (2 * FEATURE_BITS) & MASK) as u8,
         ]
     }
 
     /// Whether the block at `index` ends a path.
     pub const fn is_leaf(&self, index: u32) -> bool {
-        let [upper, left, _leaf] = self.thresholds;
-        upper == u32::MAX && left == u32::MAX && self.child() == index
+        let on_nothing = Self::split([0; 3], [ZERO_SLOT; 3], index);
+        self.words[3] == on_nothing.words[3]
     }
+}
+
+/// Four questions of an oblivious tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Tests {
+    /// The features in 8 bits each, lowest first.
+    pub features: u32,
+    /// The largest value that answers no; [`u32::MAX`] where there is no question.
+    pub thresholds: [u32; GROUP_TESTS],
+}
+
+/// An oblivious tree but for its leaves: a cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+#[repr(C)]
+pub struct Head {
+    /// Index of its first leaf among the words of the blocks.
+    ///
+    /// The leaf's number is the answers, that of the first question in the lowest place.
+    pub leaves: u32,
+    /// Its questions from the root on.
+    pub tests: [Tests; GROUPS],
+}
+
+const _: () = assert!(size_of::<Head>() == 64 && align_of::<Head>() == 4);
+
+impl Head {
+    /// A tree that asks nothing.
+    pub const EMPTY: Self = Self {
+        leaves: 0,
+        tests: [Tests {
+            features: ZERO_SLOT as u32 * 0x0101_0101,
+            thresholds: [u32::MAX; GROUP_TESTS],
+        }; GROUPS],
+    };
 }
 
 /// What a path ends in: the prediction and how far to trust it.
@@ -155,11 +247,11 @@ pub struct Table {
     pub abi_version: u32,
     /// Number of this model on this host; 0 = no model.
     pub generation: u32,
-    /// Trees in use; their predictions are averaged. 0 = no model.
+    /// Trees in use; what is predicted is their mean, less the bias. 0 = no model.
     pub trees: u32,
     /// [`mean_factor`] of `trees`, so that the kernel need not divide.
     pub mean_factor: u32,
-    /// Blocks to pass on the way to the deepest leaf.
+    /// Steps to the deepest leaf: blocks to pass, at least one, or groups of tests.
     pub steps: u32,
     /// Splits on the longest path, for people.
     pub depth: u32,
@@ -167,14 +259,25 @@ pub struct Table {
     pub node_count: u32,
     /// Blocks in use.
     pub block_count: u32,
-    /// Explicit padding: groups of four blocks begin at multiples of 64 bytes.
-    pub _pad: [u32; 8],
-    /// First the root of each tree, a leaf of nothing where there is no tree; then groups of four.
+    /// Taken off the trees' mean, in 1/256; 0 where there is but one tree.
+    ///
+    /// A sum of trees whose leaves are corrections, some of them negative, is a mean too: of `n` trees each leaf
+    /// is packed as the bias plus `n` times its correction.
+    pub bias_q8: u32,
+    /// Which of the forms it has: a value of [`form`].
+    pub form: u32,
+    /// Explicit padding: heads and groups of four blocks begin at multiples of 64 bytes.
+    pub _pad: [u32; 6],
+    /// Oblivious trees; [`Head::EMPTY`] in the other form.
+    pub heads: [Head; MAX_TREES],
+    /// First the root of each tree, a leaf of nothing where there is no tree; then groups of four, then leaves by fours.
+    /// In the oblivious form leaves alone.
     pub blocks: [Block; MAX_BLOCKS],
 }
 
-const _: () = assert!(core::mem::offset_of!(Table, blocks) == 64);
-const _: () = assert!(size_of::<Table>() == 64 + 16 * MAX_BLOCKS);
+const _: () = assert!(core::mem::offset_of!(Table, heads) == 64);
+const _: () = assert!(core::mem::offset_of!(Table, blocks) == 64 * (1 + MAX_TREES));
+const _: () = assert!(size_of::<Table>() == 64 * (1 + MAX_TREES) + 16 * MAX_BLOCKS);
 
 /// Binary places of [`mean_factor`].
 const MEAN_SHIFT: u32 = 24;
@@ -201,96 +304,12 @@ impl Table {
         depth: 0,
         node_count: 0,
         block_count: 0,
-        _pad: [0; 8],
-        blocks: [Block {
-            thresholds: [0; 3],
-            link: 0,
-        }; MAX_BLOCKS],
+        bias_q8: 0,
+        form: form::BLOCKS,
+        _pad: [0; 6],
+        heads: [Head::EMPTY; MAX_TREES],
+        blocks: [Block { words: [0; 4] }; MAX_BLOCKS],
     };
-
-    /// Mean prediction of the trees; `None` for a table without trees.
-    #[inline(always)]
-    pub fn walk(&self, features: &Features) -> Option<Leaf> {
-        match self.trees {
-            0 => None,
-            1 => Some(self.walk_one(features)),
-            _ => Some(self.walk_all(features)),
-        }
-    }
-
-    #[inline(always)]
-    fn walk_one(&self, features: &Features) -> Leaf {
-        let mut at = 0;
-        for step in 0..MAX_STEPS {
-            if step >= self.steps {
-                break;
-            }
-            at = self.step(at, features);
-        }
-        self.leaf(at)
-    }
-
-    /// The loop ends at what the table says; the verifier joins its ways out, for a place is a number of any size to it.
-    #[inline(always)]
-    fn walk_all(&self, features: &Features) -> Leaf {
-        let (mut log2_sum, mut sigma_sum) = (0u64, 0u64);
-        for quad in 0..(MAX_TREES / LANES) {
-            let first = quad * LANES;
-            if first as u32 >= self.trees {
-                break;
-            }
-            let root = (first * size_of::<Block>()) as u64;
-            let [mut a, mut b, mut c, mut d] = [root, root + 16, root + 32, root + 48];
-            for step in 0..MAX_STEPS {
-                if step >= self.steps {
-                    break;
-                }
-                a = self.step(a, features);
-                b = self.step(b, features);
-                c = self.step(c, features);
-                d = self.step(d, features);
-            }
-            for at in [a, b, c, d] {
-                let leaf = self.leaf(at);
-                log2_sum += u64::from(leaf.log2_q8);
-                sigma_sum += u64::from(leaf.sigma_q8);
-            }
-        }
-        let mean = |sum: u64| (sum.wrapping_mul(u64::from(self.mean_factor)) >> MEAN_SHIFT) as u16;
-        Leaf {
-            log2_q8: mean(log2_sum),
-            sigma_q8: mean(sigma_sum),
-        }
-    }
-
-    #[inline(always)]
-    const fn leaf(&self, at: u64) -> Leaf {
-        Leaf::unpack(self.block(at).thresholds[2])
-    }
-
-    /// From the block at byte `at` of the blocks to the one that the features lead to, likewise in bytes.
-    #[inline(always)]
-    fn step(&self, at: u64, features: &Features) -> u64 {
-        let block = self.block(at);
-        let link = u64::from(block.link);
-        let value = |place: u32| {
-            u64::from(features[(link >> (place * FEATURE_BITS)) as usize & (SLOTS - 1)])
-        };
-        let [upper, left, right] = block.thresholds.map(u64::from);
-        // The high half of a 64-bit difference of two 32-bit numbers is all ones if the value is the
-        // greater, and zeroes otherwise; LLVM keeps this form without a branch. The shift is a logical one
-        // and a shift chooses, for want of a mask: verifiers follow both values of a mask at each `and`.
-        let right_of_upper = upper.wrapping_sub(value(0)) >> 32 & 1;
-        let left = left.wrapping_sub(value(1)) >> 32 & 16;
-        let right = right.wrapping_sub(value(2)) >> 32 & 32;
-        let lower = (left | right) >> right_of_upper & 16;
-        (link >> CHILD_SHIFT << 4) + (right_of_upper << 5) + lower
-    }
-
-    #[inline(always)]
-    const fn block(&self, at: u64) -> &Block {
-        &self.blocks[(at >> 4) as usize & (MAX_BLOCKS - 1)]
-    }
 }
 
 impl Leaf {
@@ -312,5 +331,7 @@ const fn exp2_q8(log2_q8: u16) -> u64 {
     ((256 + fraction) << whole) >> 8
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

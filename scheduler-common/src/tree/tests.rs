@@ -1,11 +1,8 @@
-//! Packing, checking and walking, against a walk of single splits.
-
-use proptest::prelude::*;
+//! Packing, checking and walking tables made by hand.
 
 use super::*;
-use crate::features::Feature;
 
-const fn leaf(log2_q8: u16, sigma_q8: u16) -> Node {
+pub(super) const fn leaf(log2_q8: u16, sigma_q8: u16) -> Node {
     Node::Leaf(Leaf { log2_q8, sigma_q8 })
 }
 
@@ -55,6 +52,36 @@ fn an_empty_table_predicts_nothing() {
 }
 
 #[test]
+fn a_sum_of_corrections_is_a_mean_less_the_bias() {
+    let corrections = [[-300, 40], [20, 500], [-7, 7]];
+    let bias_q8 = 1000;
+    let trees = corrections.map(|pair| {
+        let [low, high] = pair.map(|delta| leaf((bias_q8 + 3 * delta) as u16, 30));
+        let split = Node::Split {
+            feature: 3,
+            threshold: 10,
+            at_most: 1,
+            above: 2,
+        };
+        vec![split, low, high]
+    });
+    let mut table = Table::pack(1, &trees).unwrap();
+    table.bias_q8 = bias_q8 as u32;
+    table.check().unwrap();
+    let mut features = [0; SLOTS];
+    // -300 + 20 - 7 is less than nothing to come.
+    assert_eq!(
+        table.walk(&features),
+        Some(Leaf {
+            log2_q8: 0,
+            sigma_q8: 30
+        })
+    );
+    features[3] = 11;
+    assert_eq!(table.walk(&features).unwrap().log2_q8, 40 + 500 + 7);
+}
+
+#[test]
 fn a_walk_that_has_arrived_stays() {
     let mut table = stump();
     table.steps = MAX_STEPS;
@@ -65,56 +92,111 @@ fn a_walk_that_has_arrived_stays() {
 #[test]
 fn two_splits_are_one_step() {
     for (depth, steps) in [(0, 0), (1, 1), (2, 1), (3, 2), (11, 6), (12, 6)] {
-        let table = Table::pack(1, &[comb(depth)]).unwrap();
-        assert_eq!((table.steps, table.depth), (steps, depth));
-        assert_eq!(table.block_count, 16 + 4 * steps);
+        let table = Table::pack_blocks(1, &[comb(depth)]).unwrap();
+        assert_eq!((table.steps, table.depth), (steps.max(1), depth));
+        // The last step leads to one block of four leaves.
+        assert_eq!(table.block_count, 16 + 4 * steps - 3 * steps.min(1));
         assert_eq!(table.node_count, 2 * depth + 1);
     }
 }
 
-#[test]
-fn faults_are_found() {
+fn faults_of_either_form(table: &Table) {
     let fault = |change: fn(&mut Table)| {
-        let mut table = stump();
+        let mut table = Box::new(*table);
         change(&mut table);
         table.check().unwrap_err()
     };
-    let split = |features, child| Block::split([10, u32::MAX, u32::MAX], features, child);
     assert_eq!(fault(|t| t.abi_version = 99), TableError::AbiVersion(99));
+    assert_eq!(fault(|t| t.form = 2), TableError::Form(2));
     assert_eq!(fault(|t| t.depth = 13), TableError::TooLarge);
     assert_eq!(fault(|t| t.trees = 17), TableError::TooLarge);
+    assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.block_count = MAX_BLOCKS as u32 + 1),
         TableError::TooLarge
     );
-    assert_eq!(fault(|t| t.steps = 7), TableError::TooLarge);
     assert_eq!(
         fault(|t| t.mean_factor -= 1),
         TableError::MeanFactor(0xff_ffff)
     );
+    assert_eq!(fault(|t| t.bias_q8 = 1), TableError::Bias(1));
+    let mut two = Table::pack(1, &[comb(1), comb(1)]).unwrap();
+    two.bias_q8 = 1 << 16;
+    assert_eq!(two.check(), Err(TableError::Bias(1 << 16)));
+}
+
+#[test]
+fn faults_of_blocks_are_found() {
+    let table = Table::pack_blocks(1, &[comb(4)]).unwrap();
+    table.check().unwrap();
+    assert_eq!((table.form, table.block_count), (form::BLOCKS, 21));
+    faults_of_either_form(&table);
+    let fault = |change: fn(&mut Table)| {
+        let mut table = table.clone();
+        change(&mut table);
+        table.check().unwrap_err()
+    };
+    let split = |features, child| Block::split([10, u32::MAX, u32::MAX], features, child);
     assert_eq!(fault(|t| t.block_count = 15), TableError::Root { tree: 15 });
     assert_eq!(
-        fault(|t| t.blocks[9].thresholds[2] = 1),
+        fault(|t| t.blocks[9].words[0] = 1),
         TableError::Root { tree: 9 }
     );
     for (features, child, expected) in [
-        ([3; 3], 0, TableError::Backwards { at: 0 }),
+        ([3; 3], 0, TableError::Shared { at: 0 }),
+        ([3; 3], 12, TableError::Shared { at: 12 }),
+        ([3; 3], 17, TableError::Unaligned { at: 0 }),
         ([3; 3], 20, TableError::OutOfRange { at: 0 }),
         ([ZERO_SLOT, 3, 3], 16, TableError::BadFeature { at: 0 }),
     ] {
-        let mut table = stump();
+        let mut table = table.clone();
         table.blocks[0] = split(features, child);
         assert_eq!(table.check().unwrap_err(), expected);
     }
-    let mut table = Table::pack(1, &[comb(4)]).unwrap();
-    table.blocks[0] = split([3; 3], 17);
-    assert_eq!(table.check(), Err(TableError::Unaligned { at: 0 }));
     // A leaf that does not point to itself is a split on nothing.
     assert_eq!(
-        fault(|t| t.blocks[17] = t.blocks[18]),
+        fault(|t| t.blocks[17] = t.blocks[16]),
         TableError::BadFeature { at: 17 }
     );
-    assert_eq!(fault(|t| t.steps = 0), TableError::TooDeep { tree: 0 });
+    assert_eq!(fault(|t| t.steps = 0), TableError::Unreached { at: 17 });
+    assert_eq!(fault(|t| t.steps = 3), TableError::OutOfRange { at: 19 });
+}
+
+#[test]
+fn faults_of_the_oblivious_form_are_found() {
+    let table = Table::pack(1, &[comb(5)]).unwrap();
+    table.check().unwrap();
+    assert_eq!((table.form, table.steps), (form::OBLIVIOUS, 2));
+    // 2^5 leaves, four to a block.
+    assert_eq!(table.block_count, 8);
+    faults_of_either_form(&table);
+    let fault = |change: fn(&mut Table)| {
+        let mut table = table.clone();
+        change(&mut table);
+        table.check().unwrap_err()
+    };
+    assert_eq!(
+        fault(|t| t.heads[0].leaves = 1),
+        TableError::Leaves { tree: 0 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].leaves = u32::MAX),
+        TableError::Leaves { tree: 0 }
+    );
+    assert_eq!(fault(|t| t.block_count = 7), TableError::Leaves { tree: 0 });
+    assert_eq!(
+        fault(|t| t.heads[0].tests[1].thresholds[1] = 7),
+        TableError::BadTest { tree: 0, level: 5 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].tests[0].features |= 0xff00),
+        TableError::BadTest { tree: 0, level: 1 }
+    );
+    assert_eq!(
+        fault(|t| t.heads[0].tests[1].features |= 0xff00_0000),
+        TableError::BadTest { tree: 0, level: 7 }
+    );
+    assert_eq!(fault(|t| t.steps = 4), TableError::TooLarge);
 }
 
 #[test]
@@ -142,11 +224,27 @@ fn what_is_no_tree_or_too_large_is_not_packed() {
         let splits = (0..splits).map(|index| split(2 * index + 1, 2 * index + 2));
         splits.chain((0..1 << depth).map(|_| leaf(0, 0))).collect()
     };
-    Table::pack(1, &vec![full(6); 16]).unwrap().check().unwrap();
-    Table::pack(1, &[full(10)]).unwrap().check().unwrap();
+    let blocks_of = |trees: &[Vec<Node>]| {
+        let table = Table::pack_blocks(1, trees).unwrap();
+        table.check().unwrap();
+        table.block_count
+    };
+    assert_eq!(blocks_of(&vec![full(8); 16]), 16 + 16 * (84 + 64));
+    assert_eq!(blocks_of(&[full(12)]), 16 + 1364 + 1024);
     assert_eq!(
-        Table::pack(1, &vec![full(12); 2]).unwrap_err(),
+        Table::pack_blocks(1, &vec![full(12); 2]).unwrap_err(),
         PackError::TooManyBlocks { nodes: 2 * 8191 }
+    );
+    // These are oblivious too; four of them fill the table.
+    let four = Table::pack(1, &vec![full(12); 4]).unwrap();
+    four.check().unwrap();
+    assert_eq!(
+        (four.form, four.block_count),
+        (form::OBLIVIOUS, MAX_BLOCKS as u32)
+    );
+    assert_eq!(
+        Table::pack(1, &vec![full(12); 5]).unwrap_err(),
+        PackError::TooManyBlocks { nodes: 5 * 8191 }
     );
 }
 
@@ -185,144 +283,5 @@ fn exp2_is_exact_at_powers_and_near_between() {
         let exact = (f64::from(q8) / 256.0).exp2();
         let ratio = exp2_q8(q8) as f64 / exact;
         assert!((0.93..1.07).contains(&ratio), "{q8}: {ratio}");
-    }
-}
-
-/// One split at a time.
-fn reference(nodes: &[Node], features: &Features) -> (Leaf, u32) {
-    let (mut index, mut depth) = (0, 0);
-    loop {
-        match nodes[index as usize] {
-            Node::Leaf(leaf) => return (leaf, depth),
-            Node::Split {
-                feature,
-                threshold,
-                at_most,
-                above,
-            } => {
-                let value = features[usize::from(feature)];
-                index = if value <= threshold { at_most } else { above };
-                depth += 1;
-            }
-        }
-    }
-}
-
-fn number() -> impl Strategy<Value = u32> {
-    prop_oneof![
-        6 => 0u32..20,
-        2 => any::<u32>(),
-        1 => Just(u32::MAX),
-        1 => Just(u32::MAX - 1),
-        1 => Just(1 << 31),
-    ]
-}
-
-/// A tree of at most `depth` splits a path; a word says whether a node goes on and where.
-fn tree() -> impl Strategy<Value = Vec<Node>> {
-    let words = proptest::collection::vec((any::<u32>(), number()), 0..60);
-    (0u32..=MAX_DEPTH, words).prop_map(|(depth, words)| {
-        let mut levels = vec![0];
-        let mut nodes = Vec::new();
-        let mut words = words.into_iter();
-        while let Some(&level) = levels.get(nodes.len()) {
-            let split = words
-                .next()
-                .filter(|(word, _)| level < depth && word % 5 != 0);
-            nodes.push(match split {
-                Some((word, threshold)) => {
-                    let at_most = levels.len() as u32;
-                    levels.extend([level + 1; 2]);
-                    Node::Split {
-                        feature: (word / 5 % Feature::ALL.len() as u32) as u8,
-                        threshold,
-                        at_most,
-                        above: at_most + 1,
-                    }
-                }
-                None => leaf(nodes.len() as u16 ^ 0xff0f, nodes.len() as u16),
-            });
-        }
-        nodes
-    })
-}
-
-/// A path as long as the table allows, with leaves beside it at every level.
-fn winding(turns: u32, depth: u32) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    for step in 0..depth {
-        let [near, far] = [2 * step + 1, 2 * step + 2];
-        let left = turns >> step & 1 == 0;
-        nodes.push(Node::Split {
-            feature: (step % 3) as u8,
-            threshold: 10 - step / 2 * u32::from(left),
-            at_most: if left { far } else { near },
-            above: if left { near } else { far },
-        });
-        nodes.push(leaf(step as u16 + 1, 7));
-    }
-    nodes.push(leaf(999, 8));
-    nodes
-}
-
-fn features() -> impl Strategy<Value = Features> {
-    proptest::array::uniform32(number()).prop_map(|mut features| {
-        features[usize::from(ZERO_SLOT)] = 0;
-        features
-    })
-}
-
-fn walks_alike(trees: &[Vec<Node>], rows: &[Features]) -> Result<(), TestCaseError> {
-    let table = Table::pack(1, trees).unwrap();
-    prop_assert_eq!(table.check(), Ok(()));
-    for features in rows {
-        let (mut log2, mut sigma) = (0, 0);
-        for nodes in trees {
-            let (leaf, depth) = reference(nodes, features);
-            prop_assert!(depth <= table.depth);
-            log2 += u32::from(leaf.log2_q8);
-            sigma += u32::from(leaf.sigma_q8);
-        }
-        let walked = table.walk(features).unwrap();
-        let mean = |sum| sum / trees.len() as u32;
-        prop_assert_eq!(u32::from(walked.log2_q8), mean(log2));
-        prop_assert_eq!(u32::from(walked.sigma_q8), mean(sigma));
-    }
-    Ok(())
-}
-
-proptest! {
-    #[test]
-    fn a_packed_forest_walks_as_its_single_splits_do(
-        trees in proptest::collection::vec(tree(), 1..=MAX_TREES),
-        rows in proptest::collection::vec(features(), 20),
-    ) {
-        walks_alike(&trees, &rows)?;
-    }
-
-    #[test]
-    fn leaves_at_every_level_are_met(
-        shapes in proptest::collection::vec((any::<u32>(), 0..=MAX_DEPTH), 1..=MAX_TREES),
-        rows in proptest::collection::vec(features(), 20),
-    ) {
-        let trees: Vec<_> = shapes
-            .into_iter()
-            .map(|(turns, depth)| winding(turns, depth))
-            .collect();
-        walks_alike(&trees, &rows)?;
-    }
-
-    #[test]
-    fn whatever_the_table_holds_a_walk_ends(
-        words in proptest::collection::vec(any::<([u32; 3], u32)>(), 64),
-        steps in any::<u32>(),
-        (trees, mean_factor) in (0u32..40, any::<u32>()),
-        features in any::<Features>(),
-    ) {
-        let mut table = Box::new(Table { trees, mean_factor, steps, ..Table::EMPTY });
-        for (index, (thresholds, link)) in words.into_iter().enumerate() {
-            table.blocks[index] = Block { thresholds, link };
-        }
-        prop_assert_eq!(table.walk(&features).is_some(), trees > 0);
     }
 }

@@ -12,6 +12,7 @@
 
 #[path = "../action.rs"]
 mod action;
+#[expect(dead_code, reason = "the bench takes what treeline's own object tells")]
 #[path = "../clock.rs"]
 mod clock;
 #[path = "../context.rs"]
@@ -31,6 +32,8 @@ mod path;
 mod replay;
 #[path = "../sample.rs"]
 mod sample;
+#[path = "../secret.rs"]
+mod secret;
 mod sink;
 #[path = "../socket.rs"]
 mod socket;
@@ -44,13 +47,18 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use scheduler_common::sample::Hook;
+use scheduler_common::{flow::WAYS, sample::Hook};
 use scheduler_ebpf::{
-    common,
+    common, hash,
     parse::{Headers, How},
 };
 
-use crate::{context::Frame, maps::Scratch, path::Between, textbook::Tuple};
+use crate::{
+    context::Frame,
+    maps::{FLOWS, Scratch},
+    path::Between,
+    textbook::Tuple,
+};
 
 #[classifier]
 pub fn empty_tc(_ctx: TcContext) -> i32 {
@@ -99,6 +107,7 @@ macro_rules! job {
 job!(parse_tc, parse_xdp, (), parsed);
 job!(spread_tc, spread_xdp, spread::On, parsed);
 job!(key_tc, key_xdp, spread::On, keyed);
+job!(touch_tc, touch_xdp, spread::On, touched);
 job!(textbook_tc, textbook_xdp, spread::On, textbook::classify);
 job!(lookups_tc, lookups_xdp, spread::On, lookups::classify);
 job_tc!(replay_draw_tc, replay::On, parsed);
@@ -114,6 +123,20 @@ fn parsed(_headers: &Headers) -> Option<u32> {
 fn keyed(headers: &Headers) -> Option<u32> {
     sink::tuple(Tuple::of(headers));
     None
+}
+
+/// The least that a flow table can do: the hash of the flow, and a count in its line of memory.
+#[inline(always)]
+fn touched(headers: &Headers) -> Option<u32> {
+    let hashing = secret::get();
+    let tag = hash::identify(headers, 1, hashing).tag;
+    let set = FLOWS.get_ptr_mut(hash::set_of(tag, hashing))?;
+    let way = hash::first_way(tag) as usize & (WAYS - 1);
+    // SAFETY: map values live as long as the program runs on this packet, and the bench runs on one CPU.
+    let half = unsafe { &mut (*set).flows[way].halves[0] };
+    // What no program reads.
+    half._pad = half._pad.wrapping_add(1);
+    Some(u32::from(half._pad))
 }
 
 #[inline(always)]

@@ -28,6 +28,8 @@ mod page;
 mod path;
 #[path = "../sample.rs"]
 mod sample;
+#[path = "../secret.rs"]
+mod secret;
 #[path = "../socket.rs"]
 mod socket;
 #[path = "../tree.rs"]

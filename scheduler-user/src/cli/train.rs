@@ -12,7 +12,7 @@ use crate::{
     dataset::{Row, store},
     learning::unix_now_s,
     model::{Model, Provenance, Registry},
-    training::{DecisionTree, JudgeLimits, Parts, Scores, Trainer, judge, split},
+    training::{self, JudgeLimits, Parts, Scores, TRAINERS, judge, split},
 };
 
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "FILE.parquet", required = true, num_args = 1..)]
     from: Vec<PathBuf>,
     /// How to learn.
-    #[arg(long, default_value = "decision_tree", value_name = "NAME")]
+    #[arg(long, default_value = "tree", value_name = "NAME")]
     trainer: String,
     /// Write the model there, for `treeline run --model`.
     #[arg(long, value_name = "MODEL.json")]
@@ -35,14 +35,6 @@ fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.05..=0.95).contains(&share) => Ok(share),
         _ => Err("a share from 0.05 to 0.95 is needed".to_owned()),
-    }
-}
-
-/// Every trainer by name: the one place to add one.
-fn trainer(name: &str) -> Option<Box<dyn Trainer>> {
-    match name {
-        "decision_tree" => Some(Box::new(DecisionTree::default())),
-        _ => None,
     }
 }
 
@@ -76,10 +68,12 @@ struct Data {
 }
 
 pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
-    let trainer = trainer(&args.trainer).with_context(|| {
+    let trainer = training::trainer(&args.trainer).with_context(|| {
+        let names: Vec<&str> = TRAINERS.iter().map(|of| of.name).collect();
         format!(
-            "there is no trainer {:?}; there is: decision_tree",
-            args.trainer
+            "there is no trainer {:?}; there are: {}",
+            args.trainer,
+            names.join(", ")
         )
     })?;
     let limits = JudgeLimits {

@@ -271,7 +271,8 @@ impl Datapath {
         let deadline = Instant::now() + RELEASE;
         let mut program = Xdp::from_pin(path, XdpAttachType::Interface).map_err(fault)?;
         let modes = [
-            (XdpMode::Default, IngressHook::Xdp),
+            // By default the kernel falls back to generic mode without a word.
+            (XdpMode::Driver, IngressHook::Xdp),
             (XdpMode::Skb, IngressHook::XdpGeneric),
         ];
         for (mode, hook) in modes {

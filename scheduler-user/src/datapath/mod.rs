@@ -4,6 +4,7 @@
 //! opens the pins. One set serves all interfaces of an instance.
 
 mod attach;
+pub mod clock;
 mod error;
 mod ingress;
 mod maps;
@@ -19,7 +20,7 @@ use aya::{
 use nix::{errno::Errno, mount::MsFlags, sys::statfs};
 use scheduler_common::{
     ABI_VERSION,
-    flow::{FlowSet, Hashing, MAX_ENTRIES, WAYS},
+    flow::{Flow, Hashing, MAX_ENTRIES, Story, WAYS},
     names,
     sample::Sample,
     settings::{Act, Settings},
@@ -136,8 +137,18 @@ impl Datapath {
             // Without it the programs ask sockets less.
             loader.override_global("WRITE_SEQ_OFFSET", offset, true);
         }
+        let clock = clock::of_this_boot();
+        let hashing = Hashing {
+            multipliers: rand::random(),
+            sample_key: rand::random(),
+            set_mask: sets - 1,
+            _pad: 0,
+        };
         let mut ebpf = loader
+            .override_global("CLOCK", &clock, true)
+            .override_global("SECRET", &hashing, true)
             .map_max_entries(names::FLOWS, sets)
+            .map_max_entries(names::STORIES, sets * WAYS as u32)
             .map_max_entries(names::CPUS, ingress::cpus()?)
             .load(OBJECT)
             .map_err(|source| refused(source, sets))?;
@@ -157,12 +168,7 @@ impl Datapath {
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
         }
-        self.set_hashing(&Hashing {
-            multipliers: rand::random(),
-            sample_key: rand::random(),
-            set_mask: sets - 1,
-            _pad: 0,
-        })?;
+        self.set_hashing(&hashing)?;
         self.set_settings(settings)?;
         let pin_error = |path, source| DatapathError::Pin { path, source };
         let program_error = |op, source| DatapathError::Program {
@@ -283,13 +289,16 @@ fn refused(source: EbpfError, sets: u32) -> DatapathError {
     let no_memory = matches!(
         &source,
         EbpfError::MapError(MapError::CreateError { name, io_error })
-            if name == names::FLOWS && io_error.raw_os_error() == Some(Errno::ENOMEM as i32)
+            if [names::FLOWS, names::STORIES].contains(&name.as_str())
+                && io_error.raw_os_error() == Some(Errno::ENOMEM as i32)
     );
     let source = Box::new(source);
     if no_memory {
+        let flow_entries = sets * WAYS as u32;
+        let bytes = u64::from(flow_entries) * (size_of::<Flow>() + size_of::<Story>()) as u64;
         DatapathError::NoMemory {
-            flow_entries: sets * WAYS as u32,
-            mib: (u64::from(sets) * size_of::<FlowSet>() as u64).div_ceil(1 << 20),
+            flow_entries,
+            mib: bytes.div_ceil(1 << 20),
             source,
         }
     } else {

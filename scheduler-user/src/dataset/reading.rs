@@ -1,6 +1,6 @@
 //! What the flow table says of messages that no packet has ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use scheduler_common::{
     flow::{Flow, FlowSet, Half, Hashing, Story, TICK_SHIFT, half_flags},
@@ -38,22 +38,44 @@ struct Reading {
     over: bool,
 }
 
-/// A look at the whole flow table, by the names that flows have in samples.
+/// A look at the flow table, by the names that flows have in samples.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
+    wanted: HashSet<u64>,
     flows: HashMap<u64, [Reading; 2]>,
 }
 
 impl Readings {
-    /// Takes in one set of the table as it is at `now_ns` by the programs' clock.
-    pub fn take(&mut self, set: &FlowSet, (hashing, settings): (&Hashing, &Settings), now_ns: u64) {
-        for (flow, story) in set.flows.iter().zip(&set.stories) {
-            if flow.tag != 0 {
-                let name = hash::sample_name(flow.tag, hashing);
-                let read = |half| reading((flow, story), half, settings, now_ns);
+    /// A look at the flows of these names.
+    pub fn of(wanted: HashSet<u64>) -> Self {
+        Self {
+            wanted,
+            flows: HashMap::new(),
+        }
+    }
+
+    /// Takes in one set of the table as it is at `now_ns` by the programs' clock; `story` reads what belongs to an entry.
+    ///
+    /// The programs go on meanwhile. A message that begins between the two reads is one that nobody waits for yet.
+    ///
+    /// # Errors
+    /// What `story` says.
+    pub fn take<E>(
+        &mut self,
+        set: &FlowSet,
+        mut story: impl FnMut(u32) -> Result<Story, E>,
+        (hashing, settings): (&Hashing, &Settings),
+        now_ns: u64,
+    ) -> Result<(), E> {
+        for (way, flow) in (0..).zip(&set.flows) {
+            let name = hash::sample_name(flow.tag, hashing);
+            if flow.tag != 0 && self.wanted.contains(&name) {
+                let story = story(way)?;
+                let read = |half| reading((flow, &story), half, settings, now_ns);
                 self.flows.insert(name, [read(0), read(1)]);
             }
         }
+        Ok(())
     }
 
     /// Flows that were there.

@@ -3,8 +3,9 @@
 pub mod downlink;
 pub(crate) mod setup;
 
-use std::str::FromStr;
+use std::{fs, path::Path, str::FromStr};
 
+use aya::util::KernelVersion;
 use scheduler_common::{class::BANDS, ingress::interface_flags};
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +78,38 @@ pub async fn no_steering(
         // A kernel that copies the packet for XDP forgets the length of its Ethernet header (6.18
         // `net/core/skbuff.c`, `skb_pp_cow_data`), by which the redirect finds the IP header.
         Some("its driver has no XDP, and the kernel's own loses packets that change CPUs")
-    } else if qdisc::device(ifindex).await?.is_veth {
-        Some("a packet in a veth pair has no checksum yet, and would be refused on the other CPU")
     } else {
-        None
+        let device = qdisc::device(ifindex).await?;
+        if device.is_veth {
+            Some(
+                "a packet in a veth pair has no checksum yet, and would be refused on the other CPU",
+            )
+        } else if device.virtio_name.as_deref().is_some_and(loses_pages) {
+            Some(
+                "its driver and this kernel damage memory when packets change CPUs; give the virtual \
+                 machine a network card with mrg_rxbuf=on",
+            )
+        } else {
+            None
+        }
     })
+}
+
+/// Whether a virtio card's driver hands pages out again in which redirected packets still lie.
+///
+/// So does Debian's 7.3.4 where the card does not merge receive buffers, seen as damaged data and page tables;
+/// 6.12 does not. Between them the driver changed to page pools, which was proposed in January 2026.
+fn loses_pages(virtio_name: &str) -> bool {
+    let features = Path::new("/sys/bus/virtio/devices")
+        .join(virtio_name)
+        .join("features");
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(7, 0, 0))
+        && fs::read_to_string(features).is_ok_and(|features| !merges_buffers(&features))
+}
+
+/// Whether feature 15 is negotiated, `VIRTIO_NET_F_MRG_RXBUF` (virtio 1.2, 5.1.3); a digit a feature.
+fn merges_buffers(features: &str) -> bool {
+    features.as_bytes().get(15) == Some(&b'1')
 }
 
 /// The CPUs of urgent and of bulk bands.
@@ -187,6 +215,13 @@ impl std::fmt::Display for Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn merged_buffers_are_a_virtio_feature() {
+        let without = "1100010000000000111000001110000000000000000000000000000000000000\n";
+        let with = without.replacen("10000000000111", "10000000001111", 1);
+        assert!(!merges_buffers(without) && merges_buffers(&with) && !merges_buffers(""));
+    }
 
     #[test]
     fn groups_of_cpus_are_read() {

@@ -57,6 +57,20 @@ pub(crate) fn features() -> impl Strategy<Value = Features> {
 }
 
 pub(crate) fn model() -> impl Strategy<Value = Model> {
-    proptest::collection::vec(tree(), 1..5)
-        .prop_map(|trees| Model::new("made up", DataWindow::default(), trees))
+    let combine = prop_oneof![
+        Just(Combine::Mean),
+        (0.0..30.0f64).prop_map(|base| Combine::Sum { base }),
+    ];
+    let trees = proptest::collection::vec(tree(), 1..9);
+    (trees, combine).prop_map(|(mut trees, combine)| {
+        if let Combine::Sum { .. } = combine {
+            // Corrections: small ones, of either sign.
+            for node in trees.iter_mut().flat_map(|tree| &mut tree.nodes) {
+                node.output = node.output / 10.0 - 3.0;
+            }
+        }
+        let mut model = Model::new("made up", DataWindow::default(), trees);
+        model.combine = combine;
+        model
+    })
 }

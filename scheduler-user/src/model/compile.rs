@@ -4,7 +4,7 @@ use scheduler_common::tree::{
     Leaf, MAX_BLOCKS, MAX_DEPTH, MAX_TREES, Node, PackError, Table, TableError,
 };
 
-use super::{Model, ModelError, Split, Tree, TreeNode};
+use super::{Model, ModelError, Split, Tree, TreeNode, combine::STEPS};
 
 /// Why a model does not become a table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,15 +42,19 @@ pub enum CompileError {
     Table(TableError),
 }
 
-/// The table of a model, of the model's generation.
+/// The table of a model, of the model's generation; oblivious if each of its trees asks one question a level.
 ///
 /// # Errors
 /// The model is faulty, or too large for the table.
 pub fn compile(model: &Model) -> Result<Box<Table>, CompileError> {
     model.check()?;
-    let trees = model.trees.iter().map(whole_numbers);
+    let bias_q8 = bias_q8(model);
+    let quantised = |node: &TreeNode| quantised(model, bias_q8, node);
+    let trees = model.trees.iter();
+    let trees = trees.map(|tree| whole_numbers(tree, quantised));
     let trees = trees.collect::<Result<Vec<_>, _>>()?;
-    let table = Table::pack(model.generation, &trees)?;
+    let mut table = Table::pack(model.generation, &trees)?;
+    table.bias_q8 = u32::from(bias_q8);
     table.check().map_err(CompileError::Table)?;
     Ok(table)
 }
@@ -71,21 +75,39 @@ impl From<PackError> for CompileError {
 }
 
 /// Prediction and spread of a leaf as the kernel holds them.
-pub(super) fn quantised(node: &TreeNode) -> Leaf {
+fn quantised(model: &Model, bias_q8: u16, node: &TreeNode) -> Leaf {
+    let bounded = |steps: f64| steps.clamp(0.0, f64::from(u16::MAX)) as u16;
     Leaf {
-        log2_q8: q8(node.output),
-        sigma_q8: q8(node.sigma),
+        log2_q8: bounded(steps(model, node) + f64::from(bias_q8)),
+        sigma_q8: bounded((node.sigma * STEPS).round()),
     }
 }
 
-fn q8(log2: f64) -> u16 {
-    (log2 * 256.0).round().clamp(0.0, f64::from(u16::MAX)) as u16
+/// What a leaf adds to the mean of all trees, in steps of the table.
+fn steps(model: &Model, node: &TreeNode) -> f64 {
+    (model.combine.whole(node.output, model.trees.len()) * STEPS).round()
+}
+
+/// As much as lifts every leaf to 0: corrections may be negative, leaves of a table may not.
+///
+/// A mean needs none, for no tree of it predicts less than nothing; and a single tree takes none.
+fn bias_q8(model: &Model) -> u16 {
+    if model.combine.is_mean() || model.trees.len() <= 1 {
+        return 0;
+    }
+    let nodes = model.trees.iter().flat_map(|tree| &tree.nodes);
+    let leaves = nodes.filter(|node| node.split.is_none());
+    let least = leaves.map(|node| steps(model, node)).fold(0.0, f64::min);
+    (-least).min(f64::from(u16::MAX)) as u16
 }
 
 /// The tree as the kernel's whole numbers see it, breadth first.
 ///
 /// Nodes that several splits lead to become several, which ends where no table could hold them.
-fn whole_numbers(tree: &Tree) -> Result<Vec<Node>, CompileError> {
+fn whole_numbers(
+    tree: &Tree,
+    quantised: impl Fn(&TreeNode) -> Leaf,
+) -> Result<Vec<Node>, CompileError> {
     let mut from = vec![0];
     let mut nodes = Vec::new();
     while let Some(&index) = from.get(nodes.len()) {
@@ -135,7 +157,11 @@ fn settled(tree: &Tree, from: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use scheduler_common::features::{Features, SLOTS};
+    use scheduler_common::{
+        class::Cuts,
+        features::{Features, SLOTS},
+        tree::form,
+    };
 
     use super::{
         super::{DataWindow, arbitrary},
@@ -202,7 +228,7 @@ mod tests {
             assert_eq!(f64::from(table.walk(&features).unwrap().log2_q8), expected);
         }
         assert_eq!((table.depth, table.node_count), (5, 11));
-        assert_eq!((table.steps, table.block_count), (3, 16 + 3 * 4));
+        assert_eq!((table.form, table.steps), (form::OBLIVIOUS, 2));
     }
 
     #[test]
@@ -249,8 +275,8 @@ mod tests {
             }
         );
         assert_eq!(
-            compile(&of_trees(vec![full(12), full(11)])).unwrap_err(),
-            CompileError::TooManyBlocks { nodes: 8191 + 4095 }
+            compile(&of_trees(vec![full(12); 4])).map(drop).unwrap_err(),
+            CompileError::TooManyBlocks { nodes: 4 * 8191 }
         );
         assert_eq!(
             compile(&of_trees(vec![])).unwrap_err(),
@@ -260,20 +286,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_predicts_what_the_model_does(
+        fn the_table_predicts_what_a_model_on_the_grid_does(
             model in arbitrary::model(),
-            rows in proptest::collection::vec(arbitrary::features(), 20),
+            rows in proptest::collection::vec((arbitrary::features(), any::<u32>()), 20),
         ) {
+            let exact = model.clone();
+            let model = model.on_grid();
             let table = compile(&model).unwrap();
-            let trees = model.trees.len() as u32;
-            for features in rows {
-                let leaves = model.trees.iter().map(|tree| quantised(&tree.leaf(&features)));
-                let (log2, sigma) = leaves.fold((0, 0), |(log2, sigma), leaf| {
-                    (log2 + u32::from(leaf.log2_q8), sigma + u32::from(leaf.sigma_q8))
-                });
+            let cuts = Cuts::default();
+            for (features, bytes) in rows {
                 let walked = table.walk(&features).unwrap();
-                prop_assert_eq!(u32::from(walked.log2_q8), log2 / trees);
-                prop_assert_eq!(u32::from(walked.sigma_q8), sigma / trees);
+                prop_assert_eq!(walked.log2_q8, model.log2_q8(&features));
+                let bytes = u64::from(bytes);
+                let band = cuts.band_of(bytes + walked.bytes_to_come());
+                prop_assert_eq!(band, model.band(&features, bytes, &cuts));
+                // Half a step of a leaf, and what the division cuts off; the kernel knows no less than nothing.
+                let lost = (exact.predict(&features) - f64::from(walked.log2_q8) / STEPS).abs();
+                let bounded = model.combine.is_mean() && model.trees.len() > 1;
+                prop_assert!(lost <= 2.0 / STEPS || exact.predict(&features) < 0.0 || bounded);
             }
         }
 

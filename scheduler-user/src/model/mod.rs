@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod combine;
 mod compile;
 mod registry;
 mod render;
@@ -15,14 +16,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::training::Scores;
 
+pub use combine::Combine;
 pub use compile::{CompileError, compile};
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
+pub(crate) use render::bytes_of as bytes_to_come;
 pub use render::{Summary, human_bytes};
 
 /// Version of the file format.
 pub const SCHEMA: u32 = 1;
 
-/// A predictor of log2(floor + bytes to come): the mean of its trees.
+/// A predictor of log2(floor + bytes to come): the mean of its trees, or their sum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
@@ -48,6 +51,12 @@ pub struct Model {
     pub data: DataWindow,
     /// How it did on rows that it had not seen; absent if it was never judged.
     pub scores: Option<Scores>,
+    /// How the trees' predictions become one.
+    #[serde(default, skip_serializing_if = "Combine::is_mean")]
+    pub combine: Combine,
+    /// What it lost to fit the table; absent if it fitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<Pruned>,
     /// The trees.
     pub trees: Vec<Tree>,
 }
@@ -64,6 +73,24 @@ pub struct DataWindow {
     pub rows: u64,
     /// Number of service ports among them.
     pub services: u64,
+}
+
+/// What pruning took from a model so that it fits the table.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pruned {
+    /// Nodes of all trees before.
+    pub from_nodes: u64,
+    /// Nodes that are left.
+    pub to_nodes: u64,
+    /// Trees left out, because there were more than the table holds.
+    pub dropped_trees: u64,
+    /// Training rows that now meet another leaf.
+    pub moved_rows: u64,
+    /// Share of the training rows' variance that was explained before.
+    pub r2_before: f64,
+    /// The same now.
+    pub r2_after: f64,
 }
 
 /// What is known about a model only once it is accepted.
@@ -152,6 +179,9 @@ pub enum ModelError {
         /// What is wrong.
         fault: &'static str,
     },
+    /// A sum that begins nowhere.
+    #[error("the base of its sum is not finite")]
+    Base,
     /// No tree at all.
     #[error("it has no trees")]
     Empty,
@@ -175,6 +205,8 @@ impl Model {
             train_ms: 0,
             data,
             scores: None,
+            combine: Combine::Mean,
+            pruned: None,
             trees,
         }
     }
@@ -194,12 +226,8 @@ impl Model {
 
     /// Predicted log2(floor + bytes to come).
     pub fn predict(&self, features: &Features) -> f64 {
-        let sum: f64 = self
-            .trees
-            .iter()
-            .map(|tree| tree.leaf(features).output)
-            .sum();
-        sum / self.trees.len().max(1) as f64
+        let outputs = self.trees.iter().map(|tree| tree.leaf(features).output);
+        self.combine.combined(outputs, self.trees.len())
     }
 
     /// SHA-256 of the content, in hexadecimal.
@@ -238,6 +266,11 @@ impl Model {
         if self.trees.is_empty() {
             return Err(ModelError::Empty);
         }
+        if let Combine::Sum { base } = self.combine
+            && !base.is_finite()
+        {
+            return Err(ModelError::Base);
+        }
         for (tree, it) in self.trees.iter().enumerate() {
             it.check()
                 .map_err(|(node, fault)| ModelError::Tree { tree, node, fault })?;
@@ -255,23 +288,50 @@ impl Tree {
 
     /// Index of that leaf.
     pub fn leaf_index(&self, features: &Features) -> Option<usize> {
-        let mut index = 0;
-        // Bounded, so that even an unchecked tree with a cycle ends.
-        for _ in &self.nodes {
-            let Some(split) = self.nodes.get(index)?.split else {
-                return Some(index);
-            };
+        let last = self.path(features).last()?;
+        self.nodes[last].split.is_none().then_some(last)
+    }
+
+    /// Indices of the nodes from the root to the leaf that these features lead to.
+    pub fn path(&self, features: &Features) -> impl Iterator<Item = usize> {
+        let first = (!self.nodes.is_empty()).then_some(0);
+        let next = move |index: &usize| {
+            let split = self.nodes[*index].split?;
             let value = features
                 .get(usize::from(split.feature))
                 .copied()
                 .unwrap_or(0);
-            index = if f64::from(value) <= split.value {
+            let child = if f64::from(value) <= split.value {
                 split.at_most
             } else {
                 split.above
             } as usize;
+            (child < self.nodes.len()).then_some(child)
+        };
+        // Bounded, so that even an unchecked tree with a cycle ends.
+        std::iter::successors(first, next).take(self.nodes.len())
+    }
+
+    /// The nodes that the root leads to, breadth first.
+    pub(crate) fn reachable(&self) -> Self {
+        let mut from: Vec<u32> = vec![0];
+        let mut nodes = Vec::new();
+        while let Some(node) = from
+            .get(nodes.len())
+            .and_then(|index| self.nodes.get(*index as usize))
+        {
+            let split = node.split.map(|split| {
+                let at_most = from.len() as u32;
+                from.extend([split.at_most, split.above]);
+                Split {
+                    at_most,
+                    above: at_most + 1,
+                    ..split
+                }
+            });
+            nodes.push(TreeNode { split, ..*node });
         }
-        None
+        Self { nodes }
     }
 
     /// Splits on the longest path; the tree must have passed the check.

@@ -131,7 +131,7 @@ fn leaf(tree: &Tree, index: usize) -> String {
 }
 
 /// The inverse of a row's target: log2(floor + bytes) → bytes.
-fn bytes_of(log2: f64) -> f64 {
+pub(crate) fn bytes_of(log2: f64) -> f64 {
     (log2.exp2() - f64::from(TARGET_FLOOR_BYTES)).max(0.0)
 }
 

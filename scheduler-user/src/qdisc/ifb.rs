@@ -51,6 +51,8 @@ pub struct Device {
     pub network_frames: bool,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
+    /// Its name on the bus of virtio devices, where it is one and the kernel tells (5.14 and later).
+    pub virtio_name: Option<String>,
     is_ifb: bool,
     is_up: bool,
     alias: Option<String>,
@@ -213,7 +215,7 @@ fn mirred(ifb: u32) -> Vec<u8> {
 
 fn describe(link: &LinkMessage) -> Device {
     let mut kind = None;
-    let mut alias = None;
+    let (mut alias, mut parent, mut bus) = (None, None, None);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::LinkInfo(infos) => {
@@ -223,6 +225,8 @@ fn describe(link: &LinkMessage) -> Device {
                 });
             }
             LinkAttribute::IfAlias(text) => alias = Some(text.clone()),
+            LinkAttribute::ParentDevName(name) => parent = Some(name.clone()),
+            LinkAttribute::ParentDevBusName(name) => bus = Some(name.as_str()),
             _ => {}
         }
     }
@@ -243,6 +247,7 @@ fn describe(link: &LinkMessage) -> Device {
         ifindex: link.header.index,
         network_frames,
         is_veth: kind == Some(InfoKind::Veth),
+        virtio_name: parent.filter(|_| bus == Some("virtio")),
         is_ifb: kind == Some(InfoKind::Ifb),
         is_up: link.header.flags.contains(LinkFlags::Up),
         alias,

@@ -113,7 +113,7 @@ impl Labels {
     }
 
     fn look(&mut self, datapath: &Datapath, sets: Range<u32>) -> Result<Vec<Row>, DatapathError> {
-        let readings = datapath.readings(sets, monotonic_ns())?;
+        let readings = datapath.readings(self.joiner.flows(), sets, monotonic_ns())?;
         let rows = self.joiner.read(&readings);
         Ok(self.deliver(rows))
     }

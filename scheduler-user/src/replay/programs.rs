@@ -1,5 +1,7 @@
 //! The replaying programs: loaded for one capture, run on one packet at a time.
 
+use std::collections::HashSet;
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
@@ -7,7 +9,7 @@ use aya::{
 };
 use scheduler_common::{
     counter::{Counter, PerCpu},
-    flow::{FlowSet, Hashing, WAYS},
+    flow::{FlowSet, Hashing, Story, WAYS, story_of},
     names,
     replay::Moment,
     sample::{Hook, Sample},
@@ -29,6 +31,7 @@ pub(super) struct Programs {
     ebpf: Ebpf,
     moment: Array<MapData, Moment>,
     flows: Array<MapData, FlowSet>,
+    stories: Array<MapData, Story>,
     samples: RingBuf<MapData>,
     hashing: Hashing,
     settings: Settings,
@@ -40,30 +43,33 @@ impl Programs {
         let load = |source| ReplayError::Load {
             source: Box::new(source),
         };
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(names::FLOWS, SETS)
-            .load(OBJECT)
-            .map_err(load)?;
-        // First: programs are loaded with the maps that the object still holds.
-        egress(&mut ebpf)?.load()?;
-        ingress(&mut ebpf)?.load()?;
         let hashing = Hashing {
             multipliers: rand::random(),
             sample_key: rand::random(),
             set_mask: SETS - 1,
             _pad: 0,
         };
-        array::<Hashing>(&mut ebpf, names::HASHING)?.set(0, hashing, 0)?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SECRET", &hashing, true)
+            .map_max_entries(names::FLOWS, SETS)
+            .map_max_entries(names::STORIES, SETS * WAYS as u32)
+            .load(OBJECT)
+            .map_err(load)?;
+        // First: programs are loaded with the maps that the object still holds.
+        egress(&mut ebpf)?.load()?;
+        ingress(&mut ebpf)?.load()?;
         array::<Settings>(&mut ebpf, names::SETTINGS)?.set(0, settings, 0)?;
         let (moment, flows) = (
             array(&mut ebpf, names::MOMENT)?,
             array(&mut ebpf, names::FLOWS)?,
         );
+        let stories = array(&mut ebpf, names::STORIES)?;
         let samples = RingBuf::try_from(take(&mut ebpf, names::SAMPLES)?)?;
         Ok(Self {
             ebpf,
             moment,
             flows,
+            stories,
             samples,
             hashing,
             settings: *settings,
@@ -102,11 +108,16 @@ impl Programs {
     }
 
     /// What stands in the flow table at `now_ns`.
-    pub(super) fn readings(&self, now_ns: u64) -> Result<Readings, ReplayError> {
-        let mut readings = Readings::default();
+    pub(super) fn readings(
+        &self,
+        wanted: HashSet<u64>,
+        now_ns: u64,
+    ) -> Result<Readings, ReplayError> {
+        let mut readings = Readings::of(wanted);
         for index in 0..SETS {
             let set = self.flows.get(&index, 0)?;
-            readings.take(&set, (&self.hashing, &self.settings), now_ns);
+            let story = |way| self.stories.get(&story_of(index, way), 0);
+            readings.take(&set, story, (&self.hashing, &self.settings), now_ns)?;
         }
         Ok(readings)
     }

@@ -1,19 +1,39 @@
 //! Rows → model, and the judgement whether it may act.
 
+mod catalog;
 mod decision_tree;
+mod ensemble;
 mod evaluate;
+mod examples;
+mod insight;
 mod judge;
+mod library;
+mod oblivious;
+mod parameters;
+mod prune;
+mod search;
+mod simple;
 
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
-mod oblivious;
+mod made_up;
 
 use crate::{dataset::Row, model::Model};
 
+pub use catalog::{Choice, TRAINERS, choice, trainer};
 pub use decision_tree::DecisionTree;
+pub use ensemble::{Boosted, Forest, Variety};
 pub use evaluate::{Accuracy, PredictorScores, Scores};
+pub use examples::{SHORT_BYTES, short_weights};
+pub use insight::{Dependence, DependencePoint, Importance, importances, partial_dependence};
 pub use judge::{JudgeLimits, Parts, Retirement, Verdict, judge, retire, split};
+pub use oblivious::Oblivious;
+pub use parameters::Parameters;
+pub use search::{
+    Candidate, CandidateScore, Fold, SearchPlan, SearchProgress, SearchReport, search,
+};
+pub use simple::{Constant, PortOnly};
 
 /// Something that learns to predict log2(floor + bytes to come).
 pub trait Trainer: Send + Sync {
@@ -38,6 +58,9 @@ pub enum TrainError {
         /// Rows needed.
         needed: usize,
     },
+    /// The model is too large, and even its stumps are.
+    #[error("the model can't be made to fit the table: {0}")]
+    Table(String),
     /// The learning library failed.
     #[error("the learning library failed: {0}")]
     Library(String),

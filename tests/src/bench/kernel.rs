@@ -21,9 +21,16 @@ use scheduler_common::{
     settings::Settings,
     tree::Table,
 };
-use treeline::{datapath::Datapath, instance::Instance};
+use treeline::{
+    datapath::{Datapath, clock},
+    instance::Instance,
+};
 
-use crate::{replay::Record, trees, variant::Family};
+use crate::{
+    replay::Record,
+    trees::{self, Forest},
+    variant::Family,
+};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("TREELINE_OBJECTS"), "/treeline-peers"));
@@ -41,7 +48,7 @@ pub(crate) struct Maps {
     per_cpu: PerCpuArray<MapData, PerCpu>,
     /// `None` once they are another's to read.
     samples: Option<RingBuf<MapData>>,
-    active: Option<(u32, u32)>,
+    active: Option<Forest>,
 }
 
 impl Maps {
@@ -59,8 +66,8 @@ impl Maps {
         Ok(self.settings.set(0, settings, 0)?)
     }
 
-    /// Gives the model of so many trees of such a depth, unless it is there.
-    pub(crate) fn activate(&mut self, forest: (u32, u32)) -> Result<()> {
+    /// Gives the model of these trees, unless it is there.
+    pub(crate) fn activate(&mut self, forest: Forest) -> Result<()> {
         if self.active != Some(forest) {
             let table = trees::table(forest)
                 .map_err(|fault| anyhow!("the bench's trees do not fit: {fault:?}"))?;
@@ -156,11 +163,12 @@ pub(crate) struct Object {
     pub(crate) maps: Maps,
 }
 
-const TC: [&str; 13] = [
+const TC: [&str; 14] = [
     "empty_tc",
     "parse_tc",
     "spread_tc",
     "key_tc",
+    "touch_tc",
     "textbook_tc",
     "lookups_tc",
     "treeline_tc",
@@ -171,11 +179,12 @@ const TC: [&str; 13] = [
     "replay_lookups_tc",
     "replay_treeline_tc",
 ];
-const XDP: [&str; 7] = [
+const XDP: [&str; 8] = [
     "empty_xdp",
     "parse_xdp",
     "spread_xdp",
     "key_xdp",
+    "touch_xdp",
     "textbook_xdp",
     "lookups_xdp",
     "treeline_xdp",
@@ -191,9 +200,19 @@ impl Object {
     ) -> Result<Self> {
         let spread_on: u32 = if spread { 1 } else { 0xffff_fffc };
         let sets = entries / WAYS as u32;
+        let clock = clock::of_this_boot();
+        let secret = Hashing {
+            multipliers: rand::random(),
+            sample_key: rand::random(),
+            set_mask: sets - 1,
+            _pad: 0,
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("SPREAD_ON", &spread_on, true)
+            .override_global("CLOCK", &clock, true)
+            .override_global("SECRET", &secret, true)
             .map_max_entries(names::FLOWS, sets)
+            .map_max_entries(names::STORIES, entries)
             .map_max_entries("TEXTBOOK_FLOWS", entries)
             .map_max_entries("LOOKUPS_FLOWS", entries)
             .map_max_entries("REPLAY", replay.len().max(1) as u32)
@@ -223,14 +242,6 @@ impl Object {
                 .with_context(|| format!("no map {name}"))
         };
         plant(&mut take)?;
-        let mut hashing: Array<MapData, Hashing> = take(names::HASHING)?.try_into()?;
-        let secret = Hashing {
-            multipliers: rand::random(),
-            sample_key: rand::random(),
-            set_mask: sets - 1,
-            _pad: 0,
-        };
-        hashing.set(0, secret, 0)?;
         let mut records: Array<MapData, Record> = take("REPLAY")?.try_into()?;
         for (number, record) in (0..).zip(replay) {
             records.set(number, record, 0)?;

@@ -12,6 +12,7 @@ use scheduler_common::{
 use crate::{
     kernel::{Kernel, Object, Pinned},
     measure::{self, Clock, Effort, Spread},
+    trees::Forest,
     variant::{Family, Hook, Variant, Work},
 };
 
@@ -23,7 +24,7 @@ const DECISIONS_AT_LEAST: f64 = 0.99;
 /// And the greatest where none is.
 const DECISIONS_AT_MOST: f64 = 0.01;
 
-pub(crate) const TREE: (u32, u32) = (1, 8);
+pub(crate) const TREE: Forest = Forest::of(1, 8);
 
 /// How many flows the packets belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,12 +55,12 @@ impl Flows {
         }
     }
 
-    /// Entries of the tables: room for both IP versions, twice; a flood meets the usual size.
+    /// Entries of the tables: room for twice the flows; a flood meets the usual size.
     const fn entries(self) -> u32 {
         match self {
             Self::One | Self::New => 65_536,
-            Self::Thousands => 4 << 16,
-            Self::Million => 4 << 20,
+            Self::Thousands => 2 << 16,
+            Self::Million => 2 << 20,
         }
     }
 
@@ -99,6 +100,7 @@ fn variants(flows: Flows) -> Vec<Variant> {
                 object("spread", "spread", Work::Other);
             }
             object("key", "key", Work::Other);
+            object("touch", "touch", Work::Other);
             object("textbook", "textbook", Work::Other);
             object("lookups", "lookups", Work::Other);
             match flows {
@@ -119,9 +121,12 @@ fn variants(flows: Flows) -> Vec<Variant> {
             Work::Other,
         ));
         for (name, forest) in [
-            ("walk_d8", (1, 8)),
-            ("walk_d12", (1, 12)),
-            ("walk_8xd6", (8, 6)),
+            ("walk_d8", TREE),
+            ("walk_d12", Forest::of(1, 12)),
+            ("walk_8xd6", Forest::of(8, 6)),
+            ("walk_oblivious_d8", Forest::oblivious(1, 8)),
+            ("walk_oblivious_d12", Forest::oblivious(1, 12)),
+            ("walk_oblivious_8xd6", Forest::oblivious(8, 6)),
         ] {
             all.push(Variant::object((name, "walk"), place, Work::Walk(forest)));
         }
@@ -132,10 +137,17 @@ fn variants(flows: Flows) -> Vec<Variant> {
 fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
     let mut own = |name, work| all.push(Variant::pinned(name, place, work));
     own("cached", Work::Cached);
-    own("decision_d6", Work::Decision((1, 6)));
+    own("decision_d6", Work::Decision(Forest::of(1, 6)));
     own("decision_d8", Work::Decision(TREE));
-    own("decision_d12", Work::Decision((1, 12)));
-    own("decision_8xd6", Work::Decision((8, 6)));
+    own("decision_d12", Work::Decision(Forest::of(1, 12)));
+    own("decision_8xd6", Work::Decision(Forest::of(8, 6)));
+    for (name, forest) in [
+        ("decision_oblivious_d8", Forest::oblivious(1, 8)),
+        ("decision_oblivious_d12", Forest::oblivious(1, 12)),
+        ("decision_oblivious_8xd6", Forest::oblivious(8, 6)),
+    ] {
+        own(name, Work::Decision(forest));
+    }
     own("sampled", Work::Sampled(TREE));
     // The same path as the bench builds it: the two must cost the same.
     all.push(Variant::object(
@@ -152,20 +164,22 @@ fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
 /// When the kernel refuses something, or a variant did not do what it is there for.
 pub(crate) fn run(flows: Flows, effort: Effort, namespace: &Namespace) -> Result<Section> {
     let variants = variants(flows);
-    let mut object = Kernel::Object(Box::new(Object::load(
-        flows.entries(),
-        flows != Flows::One,
-        &[],
-        namespace,
-    )?));
+    // Tables of its own for each IP version, or the flows of one would fill those of the other.
+    let object = |_family| {
+        let entries = flows.entries();
+        let object = Object::load(entries, flows != Flows::One, &[], namespace)?;
+        Ok::<_, anyhow::Error>(Kernel::Object(Box::new(object)))
+    };
+    let [v4, v6] = Family::BOTH.map(object);
+    let (mut v4, mut v6) = (v4?, v6?);
     let mut pinned = Kernel::Pinned(Box::new(Pinned::load(namespace)?));
     let mut decisions = vec![None; variants.len()];
     let figures = measure::rounds(effort.rounds, variants.len(), |index| {
         let variant = &variants[index];
-        let kernel = if variant.pinned {
-            &mut pinned
-        } else {
-            &mut object
+        let kernel = match variant.family {
+            _ if variant.pinned => &mut pinned,
+            Family::V4 => &mut v4,
+            Family::V6 => &mut v6,
         };
         let (ns, share) = one(kernel, variant, flows, effort)?;
         decisions[index] = share;
@@ -323,6 +337,11 @@ fn settings(work: Work) -> Settings {
     Settings {
         idle_floor_us: u32::MAX,
         cuts,
+        // Or the model would not be asked.
+        first_bytes: match work {
+            Work::Decision(_) | Work::Sampled(_) => 0,
+            _ => Settings::default().first_bytes,
+        },
         samples_per_window: match work {
             Work::Sampled(_) => u32::MAX,
             _ => 0,
@@ -332,9 +351,11 @@ fn settings(work: Work) -> Settings {
 }
 
 /// Numerator and denominator of the ratios that matter; those that a section lacks are left out.
-const RATIOS: [(&str, &str); 8] = [
+const RATIOS: [(&str, &str); 10] = [
     ("cached", "textbook"),
     ("cached", "empty"),
+    ("cached", "touch"),
+    ("touch", "textbook"),
     ("cached_copy", "cached"),
     ("decision_d8", "textbook"),
     ("lookups", "decision_d8"),

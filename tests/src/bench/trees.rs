@@ -18,41 +18,77 @@ pub(crate) struct Place {
     pub(crate) child: Option<u32>,
 }
 
-/// Levels that are full even where the deepest are not.
-const FULL_LEVELS: u32 = 10;
+/// What treeline is to walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forest {
+    trees: u32,
+    depth: u32,
+    oblivious: bool,
+}
 
-/// A random tree, the same for the same arguments; full up to ten levels.
-///
-/// A full tree of twelve would not fit the table: below the tenth level a third of the nodes go on.
-/// The walk takes as many steps whichever path it is on.
+impl Forest {
+    /// Full trees whose splits have nothing in common.
+    pub(crate) const fn of(trees: u32, depth: u32) -> Self {
+        Self {
+            trees,
+            depth,
+            oblivious: false,
+        }
+    }
+
+    /// Trees of one test a level.
+    pub(crate) const fn oblivious(trees: u32, depth: u32) -> Self {
+        Self {
+            oblivious: true,
+            ..Self::of(trees, depth)
+        }
+    }
+}
+
+/// A full random tree, the same for the same arguments.
 pub(crate) fn grown(depth: u32, seed: u64) -> Vec<Place> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut levels = vec![0];
-    let mut places = Vec::new();
-    while let Some(&level) = levels.get(places.len()) {
-        let full = depth <= FULL_LEVELS || level != FULL_LEVELS || places.len() % 3 == 1;
-        let child = (level < depth && full).then_some(levels.len() as u32);
-        if child.is_some() {
-            levels.extend([level + 1, level + 1]);
+    let splits = (1u32 << depth) - 1;
+    let mut place = |number: u32| Place {
+        feature: rng.random_range(0..FEATURES),
+        // Spread over the orders of magnitude, as features are.
+        threshold: rng.random::<u32>() >> rng.random_range(0..32),
+        child: (number < splits).then_some(2 * number + 1),
+    };
+    (0..=2 * splits).map(&mut place).collect()
+}
+
+/// The same with the tests of each level's first node in all of them.
+fn oblivious(depth: u32, seed: u64) -> Vec<Place> {
+    let mut places = grown(depth, seed);
+    for level in 0..depth {
+        let first = (1 << level) - 1;
+        let Place {
+            feature, threshold, ..
+        } = places[first];
+        for place in &mut places[first..2 * first + 1] {
+            *place = Place {
+                feature,
+                threshold,
+                ..*place
+            };
         }
-        places.push(Place {
-            feature: rng.random_range(0..FEATURES),
-            // Spread over the orders of magnitude, as features are.
-            threshold: rng.random::<u32>() >> rng.random_range(0..32),
-            child,
-        });
     }
     places
 }
 
-/// So many trees of such a depth as treeline's table.
+/// Treeline's table of them.
 ///
 /// # Errors
 ///
 /// They do not fit.
-pub(crate) fn table((trees, depth): (u32, u32)) -> Result<Box<Table>, PackError> {
-    let trees: Vec<Vec<Node>> = (0..trees)
-        .map(|tree| grown(depth, u64::from(tree)).iter().map(node).collect())
+pub(crate) fn table(forest: Forest) -> Result<Box<Table>, PackError> {
+    let tree = if forest.oblivious { oblivious } else { grown };
+    let trees: Vec<Vec<Node>> = (0..forest.trees)
+        .map(|seed| {
+            let places = tree(forest.depth, u64::from(seed));
+            places.iter().map(node).collect()
+        })
         .collect();
     Table::pack(1, &trees)
 }
@@ -74,12 +110,21 @@ fn node(place: &Place) -> Node {
 
 #[cfg(test)]
 mod tests {
+    use scheduler_common::tree::form;
+
     use super::*;
 
     #[test]
-    fn every_forest_of_the_bench_is_sound() {
-        for forest in [(1, 6), (1, 8), (1, 12), (8, 6)] {
-            table(forest).unwrap().check().unwrap();
+    fn every_forest_of_the_bench_is_sound_and_of_its_form() {
+        for (trees, depth) in [(1, 6), (1, 8), (1, 12), (8, 6)] {
+            for (forest, expected) in [
+                (Forest::of(trees, depth), form::BLOCKS),
+                (Forest::oblivious(trees, depth), form::OBLIVIOUS),
+            ] {
+                let table = table(forest).unwrap();
+                table.check().unwrap();
+                assert_eq!((table.form, table.depth), (expected, depth));
+            }
         }
     }
 }

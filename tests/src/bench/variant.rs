@@ -2,6 +2,8 @@
 
 use scheduler_common::names;
 
+use crate::trees::Forest;
+
 /// IP version of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -85,14 +87,14 @@ pub(crate) enum Work {
     Other,
     /// Nothing but the counts: the message is past its decision points.
     Cached,
-    /// A decision by so many trees of such a depth.
-    Decision((u32, u32)),
+    /// A decision by these trees.
+    Decision(Forest),
     /// The same, and a sample.
-    Sampled((u32, u32)),
+    Sampled(Forest),
     /// A new entry, and a decision.
-    New((u32, u32)),
+    New(Forest),
     /// The walk alone.
-    Walk((u32, u32)),
+    Walk(Forest),
 }
 
 /// One row of the table.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
+    cards,
     kernels::Kernel,
     modules,
     outcome::{BEGIN, END},
@@ -18,7 +19,7 @@ use super::{
 use crate::{child, machine::Machine};
 
 /// Programs of the host that the tests call; busybox's own of these names do less.
-const PROGRAMS: [&str; 3] = ["ip", "tc", "install"];
+const PROGRAMS: [&str; 4] = ["ip", "tc", "install", "wg"];
 const MOUNT_POINTS: [&str; 8] = [
     "proc", "sys", "dev", "run", "tmp", "root", "modules", "var/lib",
 ];
@@ -55,7 +56,8 @@ pub(super) fn make(
         root.write(&format!("modules/{}.ko", module.name), &module.bytes)?;
     }
     let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
-    root.write("init", script(&names, suites).as_bytes())?;
+    let facts = facts(&names, machine.is_root());
+    root.write("init", script(&names, &facts, suites).as_bytes())?;
     executable(&root.0.join("init"))?;
     let image = folder.join("initramfs");
     root.pack(&image)?;
@@ -153,7 +155,19 @@ fn paths(listed: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn script(modules: &[&str], suites: &[Suite]) -> String {
+/// Names and values by which the tests know what must work here: what they then skip is a failure.
+fn facts(modules: &[&str], root: bool) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("TREELINE_MODULES", modules.join(","))];
+    if modules.contains(&"virtio_net") {
+        facts.push(("TREELINE_CABLE", cards::CABLE.join(",")));
+        if root {
+            facts.push(("TREELINE_QUEUES", cards::WITH_QUEUES.to_owned()));
+        }
+    }
+    facts
+}
+
+fn script(modules: &[&str], facts: &[(&str, String)], suites: &[Suite]) -> String {
     let mut script = format!(
         "#!/bin/busybox sh\n\
          /bin/busybox mount -t proc proc /proc\n\
@@ -171,6 +185,9 @@ fn script(modules: &[&str], suites: &[Suite]) -> String {
          cd /root\n",
         modules.join(" ")
     );
+    for (name, value) in facts {
+        script.push_str(&format!("export {name}={}\n", quoted(value)));
+    }
     for Suite {
         name, arguments, ..
     } in suites
@@ -214,7 +231,9 @@ mod tests {
             executable: "/t".into(),
             arguments: vec!["it's".to_owned()],
         };
-        let script = script(&["veth"], &[suite]);
+        let facts = facts(&["veth", "virtio_net"], false);
+        assert_eq!(facts.len(), 2, "{facts:?}");
+        let script = script(&["veth"], &facts, &[suite]);
         let checked = Command::new("sh").args(["-n", "-c", &script]).status();
         assert!(checked.unwrap().success(), "{script}");
         assert!(script.contains(r"'it'\''s'"), "{script}");

@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// What a kernel has neither as a module nor built in is left to the tests to judge.
-const WANTED: [&str; 26] = [
+const WANTED: [&str; 29] = [
+    "virtio_pci",
+    "virtio_net",
     "veth",
     "dummy",
     "ifb",
@@ -20,6 +22,7 @@ const WANTED: [&str; 26] = [
     "ip_gre",
     "vxlan",
     "geneve",
+    "wireguard",
     "tcp_bbr",
     "sch_htb",
     "sch_tbf",

@@ -7,6 +7,8 @@ pub(super) const BEGIN: &str = "@@ begin ";
 pub(super) const END: &str = "@@ end ";
 /// `verified: <program> <instructions>`, printed by the test of the verifier's cost.
 const VERIFIED: &str = "verified: ";
+/// Said by a test for which something is missing.
+const NOT_RUN: &str = "not run: ";
 
 /// How the tests went on one kernel.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Outcome {
     successes: u64,
     failures: Vec<String>,
     verified: BTreeMap<String, u64>,
+    /// Why tests did nothing.
+    not_run: Vec<String>,
     /// Executables that have not ended well, or not at all.
     open: Vec<String>,
 }
@@ -53,6 +57,10 @@ impl Outcome {
             self.passed += number("passed");
             self.failed += number("failed");
             self.skipped += number("ignored") + number("filtered");
+        } else if line.starts_with(NOT_RUN) {
+            if !self.not_run.iter().any(|known| known == line) {
+                self.not_run.push(line.to_owned());
+            }
         } else if let Some(figures) = line.strip_prefix(VERIFIED) {
             if let Some((program, count)) = figures.split_once(' ')
                 && let Ok(count) = count.parse()
@@ -89,7 +97,7 @@ fn number_before(figures: &str, word: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The lines of the table, and below it what failed where.
+/// The lines of the table, and below it what failed or could not run where.
 pub(super) fn table(rows: &[Outcome]) -> Vec<String> {
     let mut lines = vec![format!(
         "{:<32} {:>6} {:>6} {:>7} {:>7}  verified instructions",
@@ -120,6 +128,7 @@ pub(super) fn table(rows: &[Outcome]) -> Vec<String> {
         lines.extend(
             failed
                 .chain(open)
+                .chain(row.not_run.iter().cloned())
                 .map(|what| format!("{}: {what}", row.kernel)),
         );
     }
@@ -165,6 +174,13 @@ mod tests {
         let mut never_booted = read("Kernel panic");
         never_booted.expect(&["a"]);
         assert!(!never_booted.passed());
+    }
+
+    #[test]
+    fn what_could_not_run_is_told_once() {
+        let outcome = read(&format!("not run: no TCX\nnot run: no TCX\n{RESULT}"));
+        assert!(outcome.passed());
+        assert_eq!(table(&[outcome])[2..], ["6.1: not run: no TCX"]);
     }
 
     #[test]

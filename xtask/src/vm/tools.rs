@@ -11,9 +11,10 @@ use crate::{
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 
 /// Each program with Debian's package of it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     (QEMU, "qemu-system-x86"),
     ("busybox", "busybox-static"),
+    ("wg", "wireguard-tools"),
     ("cpio", "cpio"),
     ("xz", "xz-utils"),
     ("strip", "binutils"),

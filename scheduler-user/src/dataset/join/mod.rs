@@ -1,6 +1,6 @@
 //! Decision points wait here for the end of their message.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use scheduler_common::{
     ABI_VERSION,
@@ -159,6 +159,11 @@ impl Joiner {
         }
         self.counts.labelled_by_table += rows.len() as u64;
         rows
+    }
+
+    /// Flows of which something waits.
+    pub fn flows(&self) -> HashSet<u64> {
+        self.by_message.keys().map(|key| key.flow_hash).collect()
     }
 
     /// Ends the recording: what still waits leaves, censored.

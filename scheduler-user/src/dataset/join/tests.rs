@@ -1,7 +1,7 @@
 //! Snapshots, ends, and what the table says of them.
 
 use scheduler_common::{
-    flow::{Flow, FlowSet, Hashing, Story, TICK_SHIFT, half_flags},
+    flow::{Flow, FlowSet, Hashing, MULTIPLIERS, Story, TICK_SHIFT, half_flags},
     settings::Settings,
 };
 use scheduler_ebpf::hash;
@@ -133,7 +133,7 @@ const NOW_NS: u64 = 50_000_000_000;
 
 fn hashing() -> Hashing {
     Hashing {
-        multipliers: [3; 12],
+        multipliers: [3; MULTIPLIERS],
         sample_key: [5, 6],
         set_mask: 0,
         _pad: 0,
@@ -141,7 +141,7 @@ fn hashing() -> Hashing {
 }
 
 /// A set with one flow, tag 9, whose first direction is in message 4 with `bytes`, silent since `silent_ns`.
-fn set(bytes: u32, silent_ns: u64) -> FlowSet {
+fn set(bytes: u32, silent_ns: u64) -> (FlowSet, Story) {
     let mut set = FlowSet::default();
     let mut flow = Flow {
         tag: 9,
@@ -153,13 +153,19 @@ fn set(bytes: u32, silent_ns: u64) -> FlowSet {
     let mut story = Story::default();
     story.halves[0].message = 4;
     story.halves[0].previous_bytes = 777;
-    (set.flows[2], set.stories[2]) = (flow, story);
-    set
+    set.flows[2] = flow;
+    (set, story)
 }
 
-fn readings(set: &FlowSet) -> Readings {
-    let mut readings = Readings::default();
-    readings.take(set, (&hashing(), &Settings::default()), NOW_NS);
+fn readings((set, story): &(FlowSet, Story)) -> Readings {
+    let mut readings = Readings::of([name(), 1].into());
+    let read = |way| {
+        assert_eq!(way, 2, "the others are free");
+        Ok::<_, ()>(*story)
+    };
+    let how = (&hashing(), &Settings::default());
+    readings.take(set, read, how, NOW_NS).unwrap();
+    assert_eq!(readings.len(), 1);
     readings
 }
 
@@ -185,7 +191,7 @@ fn a_message_that_fell_silent_is_labelled_from_the_table() {
 #[test]
 fn silence_with_something_unacknowledged_is_no_end() {
     let mut set = set(900, 5_000_000_000);
-    let [own, other] = &mut set.flows[2].halves;
+    let [own, other] = &mut set.0.flows[2].halves;
     own.flags |= half_flags::SEQ_VALID;
     own.seq_end = 1000;
     other.flags |= half_flags::ACK_VALID;
@@ -193,7 +199,7 @@ fn silence_with_something_unacknowledged_is_no_end() {
     let mut joiner = Joiner::default();
     joiner.push(&decision(name(), 4, 1, 100));
     assert!(joiner.read(&readings(&set)).is_empty());
-    set.flows[2].halves[1].ack = 1000;
+    set.0.flows[2].halves[1].ack = 1000;
     assert_eq!(joiner.read(&readings(&set)).len(), 1);
 }
 

@@ -1,138 +1,142 @@
-//! How near trees of one test a level come to ordinary ones.
+//! Oblivious trees by themselves, and beside ordinary ones.
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path, process::Command};
 
-use scheduler_common::features::Feature;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use scheduler_common::tree::form;
 
 use super::{
-    DecisionTree, JudgeLimits, Trainer as _,
-    end_to_end::{host_rows, ordinary, turned_over},
-    evaluate::{Predictor, evaluate},
-    split,
+    super::{
+        DecisionTree, JudgeLimits,
+        end_to_end::{host_rows, ordinary, turned_over},
+        evaluate::evaluate,
+        split,
+    },
+    *,
 };
-use crate::dataset::{Row, samples};
+use crate::{dataset::samples, model::compile};
 
-/// Thresholds tried for a feature and level.
-const QUANTILES: usize = 64;
 const MIN_LEAF_ROWS: usize = 20;
 /// Captures are split, not flows: those of one capture are often of one host.
 const FOLDS: u64 = 5;
 
-/// The same test for all nodes of a level; leaves are numbered by the outcomes.
-struct Oblivious {
-    tests: Vec<(usize, u32)>,
-    leaves: Vec<f64>,
-}
-
-impl Oblivious {
-    /// Level by level the test that leaves the least squares; a leaf of few rows leans on all of its parent's.
-    fn train(rows: &[Row], depth: u32) -> Self {
-        let targets: Vec<f64> = rows.iter().map(Row::target).collect();
-        let mut leaf_of = vec![0usize; rows.len()];
-        let mut tests = Vec::new();
-        let mut leaves = vec![targets.iter().sum::<f64>() / targets.len() as f64];
-        for level in 0..depth {
-            let best = candidates(rows)
-                .into_iter()
-                .map(|test| {
-                    (
-                        explained(rows, &targets, (&leaf_of, 1 << level), test),
-                        test,
-                    )
-                })
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let Some((_, test)) = best else { break };
-            tests.push(test);
-            for (leaf, row) in leaf_of.iter_mut().zip(rows) {
-                *leaf = 2 * *leaf + usize::from(row.features[test.0] > test.1);
-            }
-            let sums = sums(&targets, leaf_of.iter().copied(), leaves.len() * 2);
-            leaves = (0..sums.len())
-                .map(|leaf| match sums[leaf] {
-                    (sum, count) if count as usize >= MIN_LEAF_ROWS => sum / f64::from(count),
-                    _ => leaves[leaf / 2],
-                })
-                .collect();
-        }
-        Self { tests, leaves }
-    }
-}
-
-impl Predictor for Oblivious {
-    fn predict(&self, row: &Row) -> f64 {
-        let leaf = self.tests.iter().fold(0, |leaf, (feature, at_most)| {
-            2 * leaf + usize::from(row.features[*feature] > *at_most)
-        });
-        self.leaves[leaf]
-    }
-}
-
-fn sums(targets: &[f64], leaf_of: impl Iterator<Item = usize>, leaves: usize) -> Vec<(f64, u32)> {
-    let mut sums = vec![(0.0, 0); leaves];
-    for (target, leaf) in targets.iter().zip(leaf_of) {
-        sums[leaf].0 += target;
-        sums[leaf].1 += 1;
-    }
-    sums
-}
-
-/// What the test explains of the squares, over all leaves; children of few rows explain nothing.
-fn explained(
-    rows: &[Row],
-    targets: &[f64],
-    (leaf_of, leaves): (&[usize], usize),
-    (feature, at_most): (usize, u32),
-) -> f64 {
-    let children = leaf_of
-        .iter()
-        .zip(rows)
-        .map(|(leaf, row)| 2 * leaf + usize::from(row.features[feature] > at_most));
-    let sums = sums(targets, children, leaves * 2);
-    let square = |(sum, count): (f64, u32)| sum * sum / f64::from(count.max(1));
-    sums.chunks(2)
-        .map(|pair| {
-            let whole = (pair[0].0 + pair[1].0, pair[0].1 + pair[1].1);
-            if pair
-                .iter()
-                .all(|(_, count)| *count as usize >= MIN_LEAF_ROWS)
-            {
-                square(pair[0]) + square(pair[1])
-            } else {
-                square(whole)
-            }
+fn random_rows(count: usize, seed: u64) -> Vec<Row> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..count as u64)
+        .map(|time| {
+            let port = *[80, 443, 5060].choose(&mut rng).unwrap();
+            let mut row = samples::row(time, time, port);
+            row.features[Feature::RequestBytes as usize] = 10 * rng.random_range(0..200);
+            row.features[Feature::MessageBytes as usize] = 1 << rng.random_range(0..20);
+            row.remaining_bytes = rng.random::<u64>() >> rng.random_range(32..64);
+            row
         })
-        .sum()
+        .collect()
 }
 
-/// Quantiles of each feature.
-fn candidates(rows: &[Row]) -> Vec<(usize, u32)> {
-    let mut all = Vec::new();
-    for feature in 0..Feature::ALL.len() {
-        let mut values: Vec<u32> = rows.iter().map(|row| row.features[feature]).collect();
-        values.sort_unstable();
-        let mut cuts: Vec<u32> = (0..QUANTILES)
-            .map(|place| values[place * values.len() / QUANTILES])
-            .collect();
-        let mut distinct = values.clone();
-        distinct.dedup();
-        if distinct.len() <= QUANTILES {
-            cuts = distinct;
-        }
-        cuts.dedup();
-        all.extend(cuts.into_iter().map(|cut| (feature, cut)));
+/// What is to come follows the port and the request by steps.
+fn stepped(mut rows: Vec<Row>) -> Vec<Row> {
+    for row in &mut rows {
+        let web = row.feature(Feature::ServicePort) < 1000;
+        let large = row.feature(Feature::RequestBytes) > 700;
+        row.remaining_bytes =
+            [[100, 9000], [200_000, 5_000_000]][usize::from(web)][usize::from(large)];
     }
-    all
+    rows
+}
+
+#[test]
+fn what_follows_two_questions_is_learned_whole() {
+    let rows = stepped(random_rows(2000, 1));
+    let model = Oblivious::default().train(&rows).unwrap();
+    let [tree] = &model.trees[..] else {
+        panic!("{} trees", model.trees.len());
+    };
+    assert_eq!((tree.depth(), tree.nodes.len()), (2, 7));
+    for row in &rows {
+        let leaf = tree.leaf(&row.features);
+        assert!((leaf.output - row.target()).abs() < 1e-9);
+        assert!(leaf.sigma < 1e-9);
+    }
+}
+
+#[test]
+fn the_table_is_oblivious_and_predicts_what_the_model_does() {
+    for seed in 0..5 {
+        let rows = random_rows(1500, seed);
+        let model = Oblivious::default().train(&rows).unwrap();
+        let table = compile(&model).unwrap();
+        assert_eq!((table.form, table.trees), (form::OBLIVIOUS, 1));
+        assert_eq!(table.depth, model.trees[0].depth());
+        assert!(table.depth > 2, "{}", table.depth);
+        for row in random_rows(300, seed + 100) {
+            let walked = table.walk(&row.features).unwrap();
+            let leaf = model.trees[0].leaf(&row.features);
+            assert!((f64::from(walked.log2_q8) - leaf.output * 256.0).abs() <= 0.5);
+            assert!((f64::from(walked.sigma_q8) - leaf.sigma * 256.0).abs() <= 0.5);
+        }
+    }
+}
+
+#[test]
+fn few_rows_have_no_word_of_their_own() {
+    let mut rows = stepped(random_rows(1000, 2));
+    let first = rows[0];
+    for row in &mut rows[..MIN_LEAF_ROWS - 1] {
+        *row = first;
+        row.features[Feature::Segments as usize] = 44;
+        row.remaining_bytes = 1 << 40;
+    }
+    let trainer = |min_leaf_rows| Oblivious {
+        min_leaf_rows,
+        ..Oblivious::default()
+    };
+    let model = trainer(MIN_LEAF_ROWS).train(&rows).unwrap();
+    // Whatever node they are in, another row is in it too.
+    assert!(model.predict(&rows[0].features) < 39.5);
+    let model = trainer(MIN_LEAF_ROWS - 1).train(&rows).unwrap();
+    assert!((model.predict(&rows[0].features) - 40.0).abs() < 0.01);
+}
+
+#[test]
+fn the_same_rows_give_the_same_model() {
+    let rows = random_rows(3000, 3);
+    let trainer = Oblivious::default();
+    assert_eq!(trainer.train(&rows), trainer.train(&rows));
+}
+
+#[test]
+fn too_few_rows_are_an_error() {
+    assert_eq!(
+        Oblivious::default().train(&random_rows(39, 4)).unwrap_err(),
+        TrainError::TooFewRows {
+            rows: 39,
+            needed: 40
+        }
+    );
+}
+
+#[test]
+fn rows_that_are_all_alike_are_a_leaf() {
+    let rows = vec![samples::row(1, 1, 80); 100];
+    let model = Oblivious::default().train(&rows).unwrap();
+    assert_eq!(model.trees[0].nodes.len(), 1);
+    assert!((model.predict(&rows[0].features) - rows[0].target()).abs() < 1e-9);
 }
 
 /// Held-out R² of an ordinary and an oblivious tree of one depth.
 fn compare(train: &[Row], test: &[Row], depth: u16) -> [f64; 2] {
-    let cart = DecisionTree {
+    let cart = DecisionTree(Parameters {
         splits: depth,
         min_leaf_rows: MIN_LEAF_ROWS,
-        seed: 0,
-    };
+        ..Parameters::TREE
+    });
     let cart = cart.train(train).unwrap();
-    let oblivious = Oblivious::train(train, u32::from(depth));
+    let oblivious = Oblivious {
+        splits: depth,
+        min_leaf_rows: MIN_LEAF_ROWS,
+    };
+    let oblivious = oblivious.train(train).unwrap();
     [evaluate(&cart, test), evaluate(&oblivious, test)].map(|scores| scores.all.r2)
 }
 
