@@ -15,6 +15,8 @@ mod learning;
 mod lifecycle;
 mod messages;
 mod prog_run;
+mod record;
+mod replay;
 mod sampling;
 mod socket;
 mod support;

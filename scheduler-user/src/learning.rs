@@ -14,10 +14,11 @@ use tracing::{debug, info, warn};
 use crate::{
     agent::Options,
     datapath::{Datapath, DatapathError},
-    dataset::{Joiner, Row, Window, WindowLimits},
+    dataset::{Row, Window, WindowLimits, store::StoreError},
     deploy::{DeployError, deploy},
     instance::Instance,
     model::{LoadError, Model, Provenance, Registry, SaveError},
+    record::Labels,
     simulate::Within,
     training::{
         DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
@@ -34,6 +35,9 @@ pub enum LearningError {
     /// The kernel programs can't be reached.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+    /// Rows can't be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The training thread broke off.
     #[error("training broke off")]
     Broken(#[source] io::Error),
@@ -63,7 +67,7 @@ pub struct Learner {
     instance: Instance,
     registry: Registry,
     options: Options,
-    joiner: Joiner,
+    labels: Labels,
     window: Window,
     running: Option<Arc<Model>>,
     training: Option<JoinHandle<Result<Trained, TrainError>>>,
@@ -76,7 +80,7 @@ impl Learner {
             instance: instance.clone(),
             registry: Registry::new(instance.models()),
             options,
-            joiner: Joiner::default(),
+            labels: Labels::new(None),
             window: Window::new(WindowLimits::default(), rand::random()),
             running: running.map(Arc::new),
             training: None,
@@ -90,6 +94,25 @@ impl Learner {
     pub async fn run(
         mut self,
         datapath: Datapath,
+        batches: mpsc::Receiver<Vec<Sample>>,
+        stop: CancellationToken,
+    ) -> Result<(), LearningError> {
+        if let Some(recording) = &self.options.record {
+            self.labels = Labels::new(Some(recording.create()?));
+        }
+        let learned = self.learn(&datapath, batches, stop).await;
+        let closed = self.labels.close(&datapath);
+        learned?;
+        let closed = closed?;
+        if let Some(recording) = &self.options.record {
+            info!(file = %recording.path.display(), rows = closed.rows, "recorded");
+        }
+        Ok(())
+    }
+
+    async fn learn(
+        &mut self,
+        datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
@@ -109,26 +132,29 @@ impl Learner {
                     self.training = None;
                     let trained = trained
                         .map_err(|error| LearningError::Broken(io::Error::other(error)))?;
-                    self.end_cycle(&datapath, trained)?;
+                    self.end_cycle(datapath, trained)?;
                 }
-                _ = watch.tick() => if !datapath.is_pinned() {
-                    return Ok(());
-                },
+                _ = watch.tick() => {
+                    if !datapath.is_pinned() {
+                        return Ok(());
+                    }
+                    for row in self.labels.look_if_due(datapath)? {
+                        self.window.push(row);
+                    }
+                }
             }
         }
     }
 
     fn take(&mut self, batch: &[Sample]) {
-        for sample in batch {
-            for row in self.joiner.push(sample) {
-                self.window.push(row);
-            }
+        for row in self.labels.take(batch) {
+            self.window.push(row);
         }
     }
 
     fn begin_cycle(&mut self) {
         let (rows, needed) = (self.window.len(), self.options.min_samples);
-        let counts = self.joiner.counts();
+        let counts = self.labels.counts();
         if self.training.is_some() {
             info!(
                 rows,
@@ -313,7 +339,7 @@ fn train(
     })
 }
 
-fn unix_now_s() -> u64 {
+pub(crate) fn unix_now_s() -> u64 {
     // A clock before 1970 is no reason to lose a model.
     UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }

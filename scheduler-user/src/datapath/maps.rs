@@ -1,9 +1,11 @@
 //! Typed access to the pinned maps.
 
+use std::{collections::HashSet, ops::Range};
+
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
-    flow::{Hashing, WAYS},
+    flow::{FlowSet, Hashing, Story, WAYS, story_of},
     names,
     sample::Hook,
     settings::Settings,
@@ -11,6 +13,7 @@ use scheduler_common::{
 };
 
 use super::{Datapath, DatapathError};
+use crate::dataset::Readings;
 
 /// Head of the table that the kernel walks now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,34 @@ impl Datapath {
     /// If the map can't be read.
     pub fn flow_entries(&self) -> Result<u32, DatapathError> {
         Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
+    }
+
+    /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn readings(
+        &self,
+        wanted: HashSet<u64>,
+        sets: Range<u32>,
+        now_ns: u64,
+    ) -> Result<Readings, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::FLOWS,
+            source,
+        };
+        let (hashing, settings) = (self.hashing()?, self.settings()?);
+        let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
+        let stories = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
+        let mut readings = Readings::of(wanted);
+        for index in sets {
+            let set = map.get(&index, 0).map_err(fault)?;
+            let story = |way| stories.get(&story_of(index, way), 0);
+            readings
+                .take(&set, story, (&hashing, &settings), now_ns)
+                .map_err(fault)?;
+        }
+        Ok(readings)
     }
 
     pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {

@@ -1,7 +1,8 @@
 //! Trainers by name.
 
 use super::{
-    Boosted, Constant, DecisionTree, Forest, Oblivious, PortOnly, Trainer, Variety, parameters::Parameters,
+    Boosted, Constant, DecisionTree, Forest, Oblivious, PortOnly, Trainer, Variety,
+    parameters::Parameters,
 };
 
 /// A trainer that can be asked for by name.

@@ -90,19 +90,22 @@ impl Registry {
     /// # Errors
     /// The model does not pass its check, or the disk refuses.
     pub fn save(&self, model: &Model) -> Result<PathBuf, SaveError> {
-        model.check()?;
         let path = self.path_of(model.generation);
+        self.store(&path, model)?;
+        Ok(path)
+    }
+
+    fn store(&self, path: &Path, model: &Model) -> Result<(), SaveError> {
+        model.check()?;
         let stored = Stored {
             sha256: model.sha256(),
             model: model.clone(),
         };
         let text = serde_json::to_vec(&stored).expect("a model has no map with odd keys");
-        self.write(&path, &text)
-            .map_err(|source| SaveError::Write {
-                path: path.clone(),
-                source,
-            })?;
-        Ok(path)
+        self.write(path, &text).map_err(|source| SaveError::Write {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Loads one generation.
@@ -127,6 +130,16 @@ impl Registry {
     /// See [`LoadError`].
     pub fn load_file(path: &Path) -> Result<Model, LoadError> {
         load_file(path)
+    }
+
+    /// Writes a model anywhere, as [`Self::save`] does.
+    ///
+    /// # Errors
+    /// The model does not pass its check, or the disk refuses.
+    pub fn save_file(path: &Path, model: &Model) -> Result<(), SaveError> {
+        let directory = path.parent().filter(|of| !of.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        Self::new(directory.to_owned()).store(path, model)
     }
 
     /// All usable models, oldest first, and the files that were passed over.
