@@ -21,12 +21,15 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 15] = [
+    let verbs: [&[&str]; 18] = [
         &[],
         &["run"],
         &["up"],
         &["down"],
         &["status"],
+        &["record"],
+        &["train"],
+        &["replay"],
         &["model", "list"],
         &["model", "show"],
         &["model", "diff"],
@@ -111,6 +114,8 @@ fn without_root_what_needs_it_ends_with_3_and_the_rest_works() {
         &["down", "lo"],
         &["down", "--all"],
         &["status"],
+        &["record", "lo", "--out", "rows.parquet"],
+        &["replay", "some.pcap", "--out", "rows.parquet"],
     ] {
         call(arguments).expect(3).says("root");
     }

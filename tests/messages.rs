@@ -26,18 +26,18 @@ const LISTS: &str = include_str!("data/messages.txt");
 
 /// Which endpoint sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Side {
+pub(crate) enum Side {
     First,
     Second,
 }
 
 impl Side {
-    const BOTH: [Self; 2] = [Self::First, Self::Second];
+    pub(crate) const BOTH: [Self; 2] = [Self::First, Self::Second];
 }
 
 /// How a message ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Turn,
     Gap,
     Close,
@@ -47,11 +47,11 @@ enum End {
 
 /// A message, as read by hand and as the programs cut it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Message {
-    side: Side,
-    bytes: u64,
+pub(crate) struct Message {
+    pub(crate) side: Side,
+    pub(crate) bytes: u64,
     segments: u32,
-    end: End,
+    pub(crate) end: End,
     /// Number of the packet at which it ends, from 1; 0 if it does not.
     frame: usize,
 }
@@ -72,9 +72,9 @@ impl Display for Message {
 
 /// A flow with its list.
 #[derive(Debug)]
-struct Flow {
-    name: &'static str,
-    capture: &'static str,
+pub(crate) struct Flow {
+    pub(crate) name: &'static str,
+    pub(crate) capture: &'static str,
     protocol: u8,
     ends: [SocketAddr; 2],
     messages: Vec<Message>,
@@ -84,7 +84,7 @@ struct Flow {
 
 impl Flow {
     /// The list with its known faults.
-    fn of_the_programs(&self) -> Vec<Message> {
+    pub(crate) fn of_the_programs(&self) -> Vec<Message> {
         let fault = |message: &Message| self.short.iter().find(|(whole, _)| whole == message);
         let messages = self.messages.iter();
         messages
@@ -121,7 +121,7 @@ fn words(addr: IpAddr) -> [u32; 4] {
 }
 
 /// The lists of `data/messages.txt`.
-fn flows() -> Vec<Flow> {
+pub(crate) fn flows() -> Vec<Flow> {
     let mut flows: Vec<Flow> = Vec::new();
     for line in LISTS.lines() {
         let line = line.split('#').next().unwrap_or_default();

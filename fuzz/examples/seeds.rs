@@ -10,7 +10,6 @@ use std::{
 };
 
 use scheduler_common::{
-    ABI_VERSION,
     features::{Features, SLOTS, ZERO_SLOT},
     tree::{Leaf, Node, Table},
 };
@@ -44,56 +43,50 @@ fn inputs_of_parse() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// Full trees of a depth, splits in breadth-first order.
-fn table(trees: u32, depth: u32) -> Box<Table> {
-    let nodes = (1u32 << (depth + 1)) - 1;
-    let splits = nodes / 2;
-    let mut table = Box::new(Table {
-        abi_version: ABI_VERSION,
-        generation: 1,
-        trees,
-        depth,
-        node_count: trees * nodes,
-        ..Table::EMPTY
-    });
-    for tree in 0..trees {
-        let base = tree * nodes;
-        table.roots[tree as usize] = base as u16;
-        for number in 0..nodes {
-            let at = (base + number) as u16;
-            table.nodes[usize::from(at)] = if number < splits {
-                Node {
-                    threshold: 1000 >> number.min(9),
-                    child: (base + 2 * number + 1) as u16,
-                    feature: (number % u32::from(ZERO_SLOT)) as u8,
-                    _pad: 0,
-                }
-            } else {
-                let log2_q8 = (number * 97 % 6000) as u16;
-                Node::leaf(
-                    at,
-                    Leaf {
-                        log2_q8,
-                        sigma_q8: 9,
-                    },
-                )
-            };
+/// Full trees of a depth, splits in breadth-first order; all of a level ask the same if `oblivious`.
+fn table(trees: u32, depth: u32, oblivious: bool) -> Box<Table> {
+    let splits = (1u32 << depth) - 1;
+    let node = |number: u32| {
+        let question = if oblivious {
+            (number + 1).ilog2()
+        } else {
+            number
+        };
+        if number < splits {
+            Node::Split {
+                feature: (question % u32::from(ZERO_SLOT)) as u8,
+                threshold: 1000 >> question.min(9),
+                at_most: 2 * number + 1,
+                above: 2 * number + 2,
+            }
+        } else {
+            Node::Leaf(Leaf {
+                log2_q8: (number * 97 % 6000) as u16,
+                sigma_q8: 9,
+            })
         }
-    }
-    table
+    };
+    let tree: Vec<Node> = (0..2 * splits + 1).map(node).collect();
+    Table::pack(1, &vec![tree; trees as usize]).expect("a small forest fits")
 }
 
 fn inputs_of_table() -> Vec<(String, Vec<u8>)> {
     let shapes = [(1, 1), (1, 3), (2, 2), (4, 1), (16, 2)];
-    let seeds = shapes.map(|(trees, depth)| {
-        let features: Features = [500; SLOTS];
-        let table = table(trees, depth);
-        let used = size_of::<Table>() - size_of_val(&table.nodes)
-            + table.node_count as usize * size_of::<Node>();
-        let bytes = [features.as_bytes(), &table.as_bytes()[..used]].concat();
-        (format!("{trees}-trees-of-depth-{depth}"), bytes)
+    let seeds = shapes.into_iter().flat_map(|(trees, depth)| {
+        [false, true].map(|oblivious| {
+            let features: Features = [500; SLOTS];
+            let table = table(trees, depth, oblivious);
+            let bytes = table.as_bytes();
+            let used = bytes
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |last| last + 1);
+            let form = if oblivious { "oblivious" } else { "ordinary" };
+            let name = format!("{trees}-{form}-trees-of-depth-{depth}");
+            (name, [features.as_bytes(), &bytes[..used]].concat())
+        })
     });
-    seeds.into()
+    seeds.collect()
 }
 
 fn write(folder: &Path, seeds: &[(String, Vec<u8>)]) -> io::Result<()> {

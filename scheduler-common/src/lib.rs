@@ -15,6 +15,7 @@
 //! | [`flow`] | the flow table: entries, sets, secret |
 //! | [`history`] | what finished messages of a service or peer were |
 //! | [`ingress`] | facts of an interface, acts on ingress |
+//! | [`replay`] | what a replay tells the programs of a packet |
 //! | [`sample`] | one record of the ring buffer |
 //! | [`settings`] | what userspace tells the programs |
 //! | [`tree`] | the tree table and its walk |
@@ -30,6 +31,7 @@ pub mod history;
 pub mod ingress;
 #[cfg(feature = "user")]
 mod pod;
+pub mod replay;
 pub mod sample;
 pub mod settings;
 pub mod tree;
@@ -90,6 +92,8 @@ pub mod names {
         CPUS,
         INGRESS_COUNTERS,
     ];
+    /// Of the replaying programs only: what is not in a packet's bytes ([`crate::replay::Moment`]).
+    pub const MOMENT: &str = "MOMENT";
     /// TC program on egress.
     pub const EGRESS: &str = "treeline_egress";
     /// TC program that is run once, to learn what a tick is.

@@ -130,4 +130,30 @@ mod tests {
         assert_eq!(service, reply[0]);
         assert_ne!(network, reply[1]);
     }
+
+    #[test]
+    fn a_network_is_the_far_ends_24_or_48_bits() {
+        let v4 = |src: u32, dst: u32| Headers {
+            src_addr: [src, 0, 0, 0],
+            dst_addr: [dst, 0, 0, 0],
+            ip_version: 4,
+            ..Headers::default()
+        };
+        let (near, far) = (0x0a00_0001, 0x0a09_0007);
+        let egress = network(&v4(near, far), Hook::Egress);
+        assert_eq!(network(&v4(far, near), Hook::Ingress), egress);
+        assert_eq!(network(&v4(near, far ^ 0xff), Hook::Egress), egress);
+        assert_ne!(network(&v4(near, far ^ 0x100), Hook::Egress), egress);
+        let v6 = |dst: [u32; 4]| Headers {
+            dst_addr: dst,
+            ip_version: 6,
+            ..Headers::default()
+        };
+        let far = [0xfd00_1234, 0x5678_9abc, 1, 2];
+        let egress = network(&v6(far), Hook::Egress);
+        let neighbour = [far[0], far[1] ^ 0xffff, 7, 8];
+        assert_eq!(network(&v6(neighbour), Hook::Egress), egress);
+        let stranger = [far[0], far[1] ^ 0x1_0000, 1, 2];
+        assert_ne!(network(&v6(stranger), Hook::Egress), egress);
+    }
 }

@@ -24,6 +24,7 @@ use crate::{
     instance::Instance,
     learning::{Learner, LearningError},
     model::Model,
+    record::Recording,
     sampling::pollable,
 };
 
@@ -31,7 +32,7 @@ use crate::{
 const WAITING_BATCHES: usize = 64;
 
 /// How the agent samples and learns.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Time between training cycles.
     pub train_every: Duration,
@@ -41,6 +42,8 @@ pub struct Options {
     pub canary_rows: usize,
     /// One flow in so many is sampled; a power of two.
     pub sample_one_in: u32,
+    /// A file that the labelled rows also go to.
+    pub record: Option<Recording>,
 }
 
 /// Why the agent ended before it was told to.
@@ -87,7 +90,7 @@ pub async fn run(
         }
         Err(error) => warn!(%error, "no log of the kernel programs"),
     }
-    let learner = Learner::new(instance, options, running);
+    let learner = Learner::new(instance, options.clone(), running);
     let reopened = Datapath::open(instance)?;
     let token = stop.clone();
     tasks.spawn(async move {
@@ -118,7 +121,8 @@ pub async fn run(
     outcome
 }
 
-fn set_sampling(
+/// Lets the programs emit samples, or no longer.
+pub(crate) fn set_sampling(
     datapath: &Datapath,
     one_in: u32,
     samples_per_window: u32,

@@ -30,6 +30,8 @@ pub mod journal;
 pub mod learning;
 pub mod model;
 pub mod qdisc;
+pub mod record;
+pub mod replay;
 pub mod sampling;
 pub mod simulate;
 pub mod status;

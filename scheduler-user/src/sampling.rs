@@ -66,7 +66,8 @@ pub fn pollable<T: AsRawFd>(reader: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(reader, Interest::READABLE)
 }
 
-fn drain(ring: &mut RingBuf<MapData>, refused: &mut u64) -> Vec<Sample> {
+/// Takes up to a batch of what waits in the ring.
+pub(crate) fn drain(ring: &mut RingBuf<MapData>, refused: &mut u64) -> Vec<Sample> {
     let mut batch = Vec::new();
     while batch.len() < BATCH {
         let Some(record) = ring.next() else { break };

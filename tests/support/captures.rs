@@ -43,14 +43,34 @@ fn place() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PLACE)
 }
 
-/// The packets of one capture in order; none, with a line that says so, where it is absent.
-pub(crate) fn packets(name: &str) -> Option<Vec<Packet>> {
+/// The captures that are whole, payload and all; none, with a line that says so, where they are absent.
+pub(crate) fn full() -> Vec<PathBuf> {
+    let entries = fs::read_dir(place().join("full"));
+    let mut files: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("the directory can be read").path())
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        eprintln!("not run: there are no captures in {PLACE}/full");
+    }
+    files
+}
+
+/// Where one capture is; none, with a line that says so, where it is absent.
+pub(crate) fn path(name: &str) -> Option<PathBuf> {
     let path = place().join(name);
     let present = path.exists();
     if !present {
         eprintln!("not run: there is no capture {PLACE}/{name}");
     }
-    present.then(|| read_packets(&path))
+    present.then_some(path)
+}
+
+/// The packets of one capture in order; none, with a line that says so, where it is absent.
+pub(crate) fn packets(name: &str) -> Option<Vec<Packet>> {
+    path(name).map(|path| read_packets(&path))
 }
 
 /// Every capture, or none with a line that says so.

@@ -292,8 +292,9 @@ const fn idle_floor_ticks(settings: &Settings) -> u32 {
     ((settings.idle_floor_us as u64 * 1000) >> TICK_SHIFT) as u32
 }
 
+/// Silence from which a message is over, in microseconds.
 #[inline(always)]
-const fn idle_bound_us(settings: &Settings, rtt_us: u32) -> u32 {
+pub const fn idle_bound_us(settings: &Settings, rtt_us: u32) -> u32 {
     let round_trips = saturate(rtt_us as u64 * IDLE_ROUND_TRIPS);
     if round_trips > settings.idle_floor_us {
         round_trips
@@ -304,7 +305,7 @@ const fn idle_bound_us(settings: &Settings, rtt_us: u32) -> u32 {
 
 /// Whether `sender` has data out that `receiver` has not acknowledged, as far as can be seen.
 #[inline(always)]
-const fn unacknowledged(sender: &Half, receiver: &Half) -> bool {
+pub const fn unacknowledged(sender: &Half, receiver: &Half) -> bool {
     let seen =
         sender.flags & half_flags::SEQ_VALID != 0 && receiver.flags & half_flags::ACK_VALID != 0;
     seen && (sender.seq_end.wrapping_sub(receiver.ack) as i32) > 0

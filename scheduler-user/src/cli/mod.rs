@@ -6,8 +6,11 @@ mod explain;
 mod ingress;
 mod logs;
 mod model;
+mod record;
+mod replay;
 mod run;
 mod status;
+mod train;
 mod updown;
 
 use std::{process::ExitCode, time::Duration};
@@ -17,11 +20,15 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
-use self::{explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb};
+use self::{
+    explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
+    replay::ReplayArgs, train::TrainArgs,
+};
 use crate::{
     datapath::{EgressChoice, Order},
     instance::Instance,
     qdisc::{self, LeafChoice, RootChoice},
+    record::DEFAULT_MAX_ROWS,
     uplink::{ModelChoice, Wanted},
 };
 
@@ -104,6 +111,24 @@ enum Verb {
     /// Show interfaces, bands, model, agent and counters.
     #[command(after_help = "Example:\n  treeline status --format json")]
     Status,
+    /// Write what the interfaces' packets were and became, for learning elsewhere or later.
+    ///
+    /// Ends on SIGINT, SIGTERM, or by `--for` and `--max-rows`. Nothing is learned, and packets are not touched on interfaces that
+    /// were not up before.
+    #[command(
+        after_help = "Examples:\n  treeline record eth0 --out monday.parquet --for 10m\n  \
+                      treeline record --all --out now.parquet"
+    )]
+    Record(RecordArgs),
+    /// Learn from datasets, judge on their later part, and say what came of it.
+    #[command(after_help = "Example:\n  treeline train --from monday.parquet --out model.json")]
+    Train(TrainArgs),
+    /// Push captures through the kernel programs by their own clock, and write what came of it.
+    #[command(
+        after_help = "Examples:\n  treeline replay trace.pcap --out trace.parquet\n  \
+                      treeline replay *.pcapng --out all.parquet --local 192.168.0.0/16"
+    )]
+    Replay(ReplayArgs),
     /// Look at what was learned, and change which of it acts.
     #[command(subcommand)]
     Model(ModelVerb),
@@ -144,6 +169,12 @@ struct RunArgs {
     /// Sample one flow in N; a power of two.
     #[arg(long, value_parser = parse_one_in, default_value = "1", value_name = "N")]
     sample_one_in: u32,
+    /// Also write the labelled rows to this file, which must not be there yet.
+    #[arg(long, value_name = "FILE.parquet")]
+    record: Option<std::path::PathBuf>,
+    /// Rows after which the file is full; learning goes on.
+    #[arg(long, default_value_t = DEFAULT_MAX_ROWS, value_name = "N", requires = "record")]
+    record_rows: u64,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +234,16 @@ enum Leaf {
 }
 
 impl UplinkArgs {
+    /// What `up IFACE` would do without options: for who only watches.
+    fn watching() -> Self {
+        #[derive(Debug, Parser)]
+        struct Plain {
+            #[command(flatten)]
+            how: UplinkArgs,
+        }
+        Plain::parse_from(["treeline"]).how
+    }
+
     fn wanted(&self) -> Wanted {
         let leaf = match self.leaf {
             Leaf::Auto => LeafChoice::Auto,
@@ -276,7 +317,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let instance = Instance::new(&instance)?;
     if matches!(
         verb,
-        Verb::Run(_) | Verb::Up { .. } | Verb::Down { .. } | Verb::Status
+        Verb::Run(_)
+            | Verb::Up { .. }
+            | Verb::Down { .. }
+            | Verb::Status
+            | Verb::Record(_)
+            | Verb::Replay(_)
     ) {
         exit::require_root()?;
     }
@@ -287,6 +333,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Status => status::status(&instance, format),
         Verb::Model(verb) => model::run(&instance, format, &verb),
         Verb::Explain(args) => explain::run(&instance, format, &args),
+        Verb::Record(args) => record::record(&instance, format, &args),
+        Verb::Train(args) => train::train(format, &args),
+        Verb::Replay(args) => replay::run(format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
     }
 }

@@ -1,6 +1,6 @@
 //! `treeline run`: the agent in the foreground.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -11,6 +11,7 @@ use crate::{
     datapath::Origin,
     instance::Instance,
     journal,
+    record::Recording,
     uplink::{self, Came},
 };
 
@@ -22,6 +23,9 @@ pub(super) fn run(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
+    if let Some(path) = args.record.as_ref().filter(|path| path.exists()) {
+        bail!("{} is there already: record to a new file", path.display());
+    }
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
     // All names are checked before the first interface is touched.
@@ -65,19 +69,24 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
         min_samples: args.min_samples,
         canary_rows: args.canary_rows,
         sample_one_in: args.sample_one_in,
+        record: args.record.clone().map(|path| Recording {
+            path,
+            max_rows: args.record_rows,
+            session: args.interfaces.join(" "),
+        }),
     };
     Ok(agent::run(instance, datapath, model, options, stop).await?)
 }
 
 /// A failed start leaves no interface up that was not so before.
-async fn take_down(instance: &Instance, interfaces: &[&String]) -> anyhow::Result<()> {
+pub(super) async fn take_down(instance: &Instance, interfaces: &[&String]) -> anyhow::Result<()> {
     for interface in interfaces {
         uplink::down(instance, interface).await?;
     }
     Ok(())
 }
 
-fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
+pub(super) fn watch_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = stop.clone();

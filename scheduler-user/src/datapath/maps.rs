@@ -1,5 +1,7 @@
 //! Typed access to the pinned maps.
 
+use std::{collections::HashSet, ops::Range};
+
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     class::BANDS,
@@ -13,6 +15,7 @@ use scheduler_common::{
 use scheduler_ebpf::{flow, hash};
 
 use super::{Datapath, DatapathError};
+use crate::dataset::Readings;
 
 /// Head of the table that the kernel walks now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,34 @@ impl Datapath {
         let map = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
         let story = map.get(&story_of(index, way as u32), 0).map_err(fault)?;
         Ok(Some((set.flows[way], story)))
+    }
+
+    /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn readings(
+        &self,
+        wanted: HashSet<u64>,
+        sets: Range<u32>,
+        now_ns: u64,
+    ) -> Result<Readings, DatapathError> {
+        let fault = |source| DatapathError::Map {
+            name: names::FLOWS,
+            source,
+        };
+        let (hashing, settings) = (self.hashing()?, self.settings()?);
+        let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
+        let stories = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
+        let mut readings = Readings::of(wanted);
+        for index in sets {
+            let set = map.get(&index, 0).map_err(fault)?;
+            let story = |way| stories.get(&story_of(index, way), 0);
+            readings
+                .take(&set, story, (&hashing, &settings), now_ns)
+                .map_err(fault)?;
+        }
+        Ok(readings)
     }
 
     pub(super) fn set_hashing(&self, hashing: &Hashing) -> Result<(), DatapathError> {

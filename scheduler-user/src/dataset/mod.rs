@@ -1,6 +1,8 @@
 //! Samples become labelled rows; a bounded window keeps them.
 
 mod join;
+mod reading;
+pub mod store;
 mod window;
 
 use scheduler_common::{
@@ -10,6 +12,7 @@ use scheduler_common::{
 };
 
 pub use join::{JoinCounts, JoinLimits, Joiner};
+pub use reading::{Readings, State};
 pub use window::{Window, WindowLimits};
 
 /// One decision point with what came after it.

@@ -19,12 +19,13 @@ use crate::{
     agent::Options,
     canary::Canary,
     datapath::{Datapath, DatapathError},
-    dataset::{Joiner, Window, WindowLimits},
+    dataset::{Row, Window, WindowLimits, store::StoreError},
     drift::Drift,
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
     model::Model,
+    record::Labels,
     simulate::Within,
     training::JudgeLimits,
 };
@@ -38,6 +39,9 @@ pub enum LearningError {
     /// The kernel programs can't be reached.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+    /// Rows can't be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The training thread broke off.
     #[error("training broke off")]
     Broken(#[source] io::Error),
@@ -51,7 +55,7 @@ pub struct Learner {
     instance: Instance,
     handover: Handover,
     options: Options,
-    joiner: Joiner,
+    labels: Labels,
     window: Window,
     running: Option<Arc<Model>>,
     canary: Option<Canary>,
@@ -68,7 +72,7 @@ impl Learner {
             instance: instance.clone(),
             handover: Handover::new(instance),
             options,
-            joiner: Joiner::default(),
+            labels: Labels::new(None),
             window: Window::new(WindowLimits::default(), rand::random()),
             running: running.map(Arc::new),
             canary: None,
@@ -85,6 +89,25 @@ impl Learner {
     pub async fn run(
         mut self,
         datapath: Datapath,
+        batches: mpsc::Receiver<Vec<Sample>>,
+        stop: CancellationToken,
+    ) -> Result<(), LearningError> {
+        if let Some(recording) = &self.options.record {
+            self.labels = Labels::new(Some(recording.create()?));
+        }
+        let learned = self.learn(&datapath, batches, stop).await;
+        let closed = self.labels.close(&datapath);
+        learned?;
+        let closed = closed?;
+        if let Some(recording) = &self.options.record {
+            info!(file = %recording.path.display(), rows = closed.rows, "recorded");
+        }
+        Ok(())
+    }
+
+    async fn learn(
+        &mut self,
+        datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
@@ -92,7 +115,7 @@ impl Learner {
         cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         cycle.tick().await;
         let mut watch = tokio::time::interval(WATCH_EVERY);
-        self.clear_left_over(&datapath)?;
+        self.clear_left_over(datapath)?;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -101,45 +124,54 @@ impl Learner {
                         self.take(&batch);
                         if self.is_urgent && self.may_hurry() {
                             cycle.reset();
-                            self.begin_cycle(&datapath)?;
+                            self.begin_cycle(datapath)?;
                         }
                     }
                     None => break,
                 },
                 _ = cycle.tick() => {
-                    self.follow(&datapath)?;
-                    self.begin_cycle(&datapath)?;
+                    self.follow(datapath)?;
+                    self.begin_cycle(datapath)?;
                 }
                 done = finished(&mut self.working) => {
                     self.working = None;
                     let done = done
                         .map_err(|error| LearningError::Broken(io::Error::other(error)))?;
-                    self.end_cycle(&datapath, done)?;
+                    self.end_cycle(datapath, done)?;
                 }
-                _ = watch.tick() => if !datapath.is_pinned() {
-                    return Ok(());
-                },
+                _ = watch.tick() => {
+                    if !datapath.is_pinned() {
+                        return Ok(());
+                    }
+                    let rows = self.labels.look_if_due(datapath)?;
+                    self.take_rows(&rows);
+                }
             }
         }
         // Nobody would judge it.
         if datapath.is_pinned() {
-            self.drop_canary(&datapath, "the agent that watches it ends")?;
+            self.drop_canary(datapath, "the agent that watches it ends")?;
         }
         Ok(())
     }
 
     fn take(&mut self, batch: &[Sample]) {
-        for sample in batch {
-            // The rows of one message come together, with its end.
-            let rows: Vec<_> = self.joiner.push(sample).into_iter().collect();
-            for row in &rows {
+        let rows = self.labels.take(batch);
+        self.take_rows(&rows);
+    }
+
+    fn take_rows(&mut self, rows: &[Row]) {
+        // The rows of one message come together, with its end.
+        let message = |row: &Row| (row.flow_hash, row.half, row.message);
+        for rows in rows.chunk_by(|a, b| message(a) == message(b)) {
+            for row in rows {
                 self.window.push(*row);
                 if let Some(canary) = &mut self.canary {
                     canary.see(row);
                 }
             }
             let acting = number(self.running.as_deref()).unwrap_or(0);
-            if let Some(alarm) = self.drift.see(&rows, acting) {
+            if let Some(alarm) = self.drift.see(rows, acting) {
                 self.drifted(&alarm);
             }
         }
@@ -188,7 +220,7 @@ impl Learner {
 
     fn begin_cycle(&mut self, datapath: &Datapath) -> Result<(), LearningError> {
         let (rows, needed) = (self.window.len(), self.options.min_samples);
-        let counts = self.joiner.counts();
+        let counts = self.labels.counts();
         if self.working.is_some() {
             info!(
                 rows,
@@ -334,7 +366,7 @@ fn number(model: Option<&Model>) -> Option<u32> {
     model.map(|model| model.generation)
 }
 
-fn unix_now_s() -> u64 {
+pub(crate) fn unix_now_s() -> u64 {
     // A clock before 1970 is no reason to lose a model.
     UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }

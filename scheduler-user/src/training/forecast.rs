@@ -237,6 +237,8 @@ mod tests {
 
     #[test]
     fn a_model_closes_part_of_the_gap_and_one_that_does_not_fit_is_an_error() {
+        let cdf = Cdf::pareto(0.3, (5_000.0, 30e6));
+        let rows = |seed| host(&cdf, Hangs::Request, (2500, 0.02, seed));
         let model = DecisionTree::default().train(&rows(1)).unwrap();
         let gains = forecast(&rows(2), Some(&model), 100_000_000).unwrap();
         let heavy = gains.loads.last().unwrap();

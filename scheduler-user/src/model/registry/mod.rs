@@ -140,14 +140,18 @@ impl Registry {
     /// # Errors
     /// The model does not pass its check, or the disk refuses.
     pub fn save(&self, model: &Model) -> Result<PathBuf, SaveError> {
-        model.check()?;
         let path = self.path_of(model.generation);
-        self.write(&path, &Self::encode(model))
-            .map_err(|source| SaveError::Write {
-                path: path.clone(),
-                source,
-            })?;
+        self.store(&path, model)?;
         Ok(path)
+    }
+
+    fn store(&self, path: &Path, model: &Model) -> Result<(), SaveError> {
+        model.check()?;
+        self.write(path, &Self::encode(model))
+            .map_err(|source| SaveError::Write {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// What a model's file holds, byte for byte.
@@ -181,6 +185,16 @@ impl Registry {
     /// See [`LoadError`].
     pub fn load_file(path: &Path) -> Result<Model, LoadError> {
         load_file(path)
+    }
+
+    /// Writes a model anywhere, as [`Self::save`] does.
+    ///
+    /// # Errors
+    /// The model does not pass its check, or the disk refuses.
+    pub fn save_file(path: &Path, model: &Model) -> Result<(), SaveError> {
+        let directory = path.parent().filter(|of| !of.as_os_str().is_empty());
+        let directory = directory.unwrap_or_else(|| Path::new("."));
+        Self::new(directory.to_owned()).store(path, model)
     }
 
     /// All usable models, oldest first, and the files that were passed over.

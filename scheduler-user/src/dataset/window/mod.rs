@@ -1,0 +1,346 @@
+//! The recent rows that training sees; no service and no network fills them alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use scheduler_common::{features::Feature, sample::Hook};
+
+use super::Row;
+
+/// From here up a port is most likely a client's own (Linux' default local range starts here):
+/// such ports share one place, or a scan of ports would be thousands of services.
+const FIRST_EPHEMERAL_PORT: u32 = 32_768;
+
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+
+/// Size of a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WindowLimits {
+    /// Rows kept at most.
+    pub rows: usize,
+    /// Age of the oldest row.
+    pub age_ns: u64,
+    /// Share of it that one far network may have where others compete for it.
+    pub network_share: f64,
+    /// Rows that a network may have in any case: enough to learn from.
+    pub undisputed_rows: usize,
+}
+
+impl Default for WindowLimits {
+    fn default() -> Self {
+        Self {
+            rows: 50_000,
+            age_ns: 600_000_000_000,
+            network_share: 0.25,
+            undisputed_rows: 5000,
+        }
+    }
+}
+
+/// Rows of the last minutes, bounded in number and in age.
+///
+/// While there is room every row is kept. A full window makes room in the largest group: in a network that has more
+/// than its share of the places, else in the service that has most rows, and a service that has most itself
+/// replaces its own. So whoever floods it, with one service or with one network over many, takes places from
+/// nobody who has fewer.
+///
+/// What is learned from ([`Window::rows`]) is bounded once more: where so many networks compete that the share can be
+/// kept, one above it is thinned out at random, so that few rows of others are not drowned. Services are
+/// not: a tree tells them apart, and whoever opens a thousand would thin out the rest.
+#[derive(Debug)]
+pub struct Window {
+    limits: WindowLimits,
+    rows: Vec<Placed>,
+    services: Groups,
+    networks: Groups,
+    newest_ns: u64,
+    expired_at_ns: u64,
+    random: StdRng,
+}
+
+/// A row, and where its groups list it.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    row: Row,
+    in_service: usize,
+    in_network: usize,
+}
+
+/// Places of rows by what they have in common, and the groups by size.
+#[derive(Debug, Default)]
+struct Groups {
+    places: BTreeMap<u32, Vec<usize>>,
+    by_size: BTreeSet<(usize, u32)>,
+}
+
+impl Groups {
+    fn size(&self, key: u32) -> usize {
+        self.places.get(&key).map_or(0, Vec::len)
+    }
+
+    fn largest(&self) -> Option<(usize, u32)> {
+        self.by_size.last().copied()
+    }
+
+    /// Lists `place`; returns where.
+    fn add(&mut self, key: u32, place: usize) -> usize {
+        let places = self.places.entry(key).or_default();
+        let before = places.len();
+        places.push(place);
+        if before > 0 {
+            self.by_size.remove(&(before, key));
+        }
+        self.by_size.insert((before + 1, key));
+        before
+    }
+
+    /// Takes the entry at `index` off the list; returns the place that stands there now.
+    fn remove(&mut self, key: u32, index: usize) -> Option<usize> {
+        let places = self.places.get_mut(&key)?;
+        self.by_size.remove(&(places.len(), key));
+        places.swap_remove(index);
+        let moved = places.get(index).copied();
+        let left = places.len();
+        if left == 0 {
+            self.places.remove(&key);
+        } else {
+            self.by_size.insert((left, key));
+        }
+        moved
+    }
+
+    fn random(&self, key: u32, random: &mut StdRng) -> Option<usize> {
+        let places = self.places.get(&key)?;
+        Some(places[random.random_range(0..places.len())])
+    }
+}
+
+impl Window {
+    /// An empty window; `seed` decides which rows are replaced.
+    pub fn new(limits: WindowLimits, seed: u64) -> Self {
+        Self {
+            limits,
+            rows: Vec::new(),
+            services: Groups::default(),
+            networks: Groups::default(),
+            newest_ns: 0,
+            expired_at_ns: 0,
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Takes a row in; one of the ingress program is left out, because the tree acts on egress.
+    pub fn push(&mut self, row: Row) {
+        if row.hook != Hook::Egress || self.limits.rows == 0 {
+            return;
+        }
+        self.newest_ns = self.newest_ns.max(row.time_ns);
+        if row.time_ns < self.oldest_kept_ns() {
+            return;
+        }
+        // A sixteenth of the age late at most, so that a row costs constant time.
+        if self.newest_ns - self.expired_at_ns > self.limits.age_ns / 16 {
+            self.expire();
+        }
+        if self.rows.len() >= self.limits.rows {
+            let Some(place) = self.displaced_by(&row) else {
+                return;
+            };
+            self.take_out(place);
+        }
+        self.put_in(row);
+    }
+
+    /// The rows to learn from, in order of time.
+    pub fn rows(&self) -> Vec<Row> {
+        let oldest_kept_ns = self.oldest_kept_ns();
+        let rows = self.rows.iter().map(|placed| placed.row);
+        let recent = rows.filter(|row| row.time_ns >= oldest_kept_ns).collect();
+        let mut rows = thinned(recent, &self.limits);
+        // The whole key, so that the order does not hang on which row replaced which.
+        rows.sort_by_key(order);
+        rows
+    }
+
+    /// Rows held; some may be about to expire, or be left out of what is learned from.
+    pub const fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether no row is held.
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Services that have rows here; ports of clients count as one.
+    pub fn services(&self) -> usize {
+        self.services.places.len()
+    }
+
+    /// Far networks that have rows here.
+    pub fn networks(&self) -> usize {
+        self.networks.places.len()
+    }
+
+    /// Forgets everything, for instance after the programs were loaded anew.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.services = Groups::default();
+        self.networks = Groups::default();
+    }
+
+    /// Which row makes room for `row`.
+    fn displaced_by(&mut self, row: &Row) -> Option<usize> {
+        let networks = self.networks.places.len();
+        let fair = self.limits.network_share.max(1.0 / networks.max(1) as f64);
+        let allowed = (self.limits.rows as f64 * fair) as usize;
+        let own = network_of(row);
+        if networks > 1 && self.networks.size(own) >= allowed.max(1) {
+            return self.networks.random(own, &mut self.random);
+        }
+        if let Some((size, network)) = self.networks.largest()
+            && networks > 1
+            && size > allowed
+        {
+            return self.networks.random(network, &mut self.random);
+        }
+        let own = service_of(row);
+        let (size, largest) = self.services.largest()?;
+        let victim = if self.services.size(own) < size {
+            largest
+        } else {
+            own
+        };
+        self.services.random(victim, &mut self.random)
+    }
+
+    fn put_in(&mut self, row: Row) {
+        let place = self.rows.len();
+        let in_service = self.services.add(service_of(&row), place);
+        let in_network = self.networks.add(network_of(&row), place);
+        self.rows.push(Placed {
+            row,
+            in_service,
+            in_network,
+        });
+    }
+
+    fn take_out(&mut self, place: usize) {
+        let Placed {
+            row,
+            in_service,
+            in_network,
+        } = self.rows[place];
+        if let Some(moved) = self.services.remove(service_of(&row), in_service) {
+            self.rows[moved].in_service = in_service;
+        }
+        if let Some(moved) = self.networks.remove(network_of(&row), in_network) {
+            self.rows[moved].in_network = in_network;
+        }
+        self.rows.swap_remove(place);
+        // The row that was the last stands here now.
+        if let Some(Placed {
+            row,
+            in_service,
+            in_network,
+        }) = self.rows.get(place)
+        {
+            let listed = "every row is on the lists of its groups";
+            let services = self.services.places.get_mut(&service_of(row));
+            services.expect(listed)[*in_service] = place;
+            let networks = self.networks.places.get_mut(&network_of(row));
+            networks.expect(listed)[*in_network] = place;
+        }
+    }
+
+    fn expire(&mut self) {
+        let oldest_kept_ns = self.oldest_kept_ns();
+        self.expired_at_ns = self.newest_ns;
+        if self.rows.iter().all(|of| of.row.time_ns >= oldest_kept_ns) {
+            return;
+        }
+        let rows = std::mem::take(&mut self.rows);
+        self.clear();
+        for Placed { row, .. } in rows {
+            if row.time_ns >= oldest_kept_ns {
+                self.put_in(row);
+            }
+        }
+    }
+
+    const fn oldest_kept_ns(&self) -> u64 {
+        self.newest_ns.saturating_sub(self.limits.age_ns)
+    }
+}
+
+/// Rows of which no network has more than its share, if so many compete that it can be kept, or than its
+/// undisputed rows; which of a network's stay is drawn by lot.
+fn thinned(mut rows: Vec<Row>, limits: &WindowLimits) -> Vec<Row> {
+    let share = limits.network_share;
+    let mut groups: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+    for row in &rows {
+        groups.entry(network_of(row)).or_default().push(*row);
+    }
+    // With fewer groups one of them must have more.
+    if (groups.len() as f64) * share < 1.0 {
+        return rows;
+    }
+    let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
+    let allowed = level(&sizes, share).max(limits.undisputed_rows);
+    if sizes.iter().all(|size| *size <= allowed) {
+        return rows;
+    }
+    rows.clear();
+    for (key, mut group) in groups {
+        if group.len() > allowed {
+            group.sort_by_key(order);
+            // The same rows give the same choice, so that a cycle can be repeated.
+            let mut random = StdRng::seed_from_u64(u64::from(key));
+            let (chosen, _rest) = group.partial_shuffle(&mut random, allowed);
+            rows.extend_from_slice(chosen);
+        } else {
+            rows.append(&mut group);
+        }
+    }
+    rows
+}
+
+/// The largest size to which groups can be cut so that it is at most `share` of what is left of all of them.
+fn level(sizes: &[usize], share: f64) -> usize {
+    let mut sorted = sizes.to_vec();
+    sorted.sort_unstable();
+    let mut below = 0;
+    for (index, size) in sorted.iter().enumerate() {
+        // From here on all are cut to one size.
+        let cut = (sorted.len() - index) as f64;
+        let fits = |level: f64| level <= share * (below as f64 + cut * level) + 1e-9;
+        if !fits(*size as f64) {
+            // level = share * (below + cut * level), where the groups that are cut are fewer than 1 / share.
+            return (share * below as f64 / (1.0 - share * cut)) as usize;
+        }
+        below += size;
+    }
+    sorted.last().copied().unwrap_or(0)
+}
+
+const fn order(row: &Row) -> (u64, u64, u32, u64) {
+    (row.time_ns, row.flow_hash, row.message, row.bytes_at)
+}
+
+fn service_of(row: &Row) -> u32 {
+    let protocol = row.feature(Feature::Protocol);
+    if protocol == 0 || protocol == TCP || protocol == UDP {
+        row.feature(Feature::ServicePort).min(FIRST_EPHEMERAL_PORT)
+    } else {
+        // An echo's identifier is no service.
+        FIRST_EPHEMERAL_PORT + protocol
+    }
+}
+
+const fn network_of(row: &Row) -> u32 {
+    row.network_hash
+}
+
+#[cfg(test)]
+mod tests;
