@@ -4,6 +4,7 @@
 
 mod acts;
 mod bands;
+mod canary;
 mod captures;
 mod cli;
 mod coexistence;
