@@ -9,7 +9,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use scheduler_common::sample::Sample;
+use scheduler_common::sample::{Hook, Sample};
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -162,13 +162,17 @@ impl Learner {
 
     fn take_rows(&mut self, rows: &[Row]) {
         // The rows of one message come together, with its end.
-        let message = |row: &Row| (row.flow_hash, row.half, row.message);
+        let message = |row: &Row| (row.flow_hash, row.half, row.message, row.hook as u8);
         for rows in rows.chunk_by(|a, b| message(a) == message(b)) {
             for row in rows {
                 self.window.push(*row);
                 if let Some(canary) = &mut self.canary {
                     canary.see(row);
                 }
+            }
+            if rows.iter().any(|row| row.hook != Hook::Egress) {
+                // Models judge what is sent.
+                continue;
             }
             let acting = number(self.running.as_deref()).unwrap_or(0);
             if let Some(alarm) = self.drift.see(rows, acting) {
