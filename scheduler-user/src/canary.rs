@@ -86,10 +86,10 @@ impl Canary {
     /// Lets a cycle pass.
     pub const fn pass_cycle(&mut self) -> Readiness {
         self.cycles += 1;
-        if self.rows.len() >= self.rows_needed {
-            Readiness::Ready
-        } else if self.cycles >= PATIENCE_CYCLES {
+        if self.cycles > PATIENCE_CYCLES {
             Readiness::Stale
+        } else if self.rows.len() >= self.rows_needed {
+            Readiness::Ready
         } else {
             Readiness::Waits
         }
@@ -120,23 +120,25 @@ impl Trial {
     /// Judges the candidate on the fresh rows by the judge's own measures, against what acts now.
     ///
     /// It has won once already; what is asked here is whether it goes on winning. So its gain need not be as sure as then,
-    /// but it has one try.
-    pub fn judge(&self, running: Option<&Model>, limits: &JudgeLimits) -> Verdict {
+    /// but it has one try. `None` while the rows are of too few messages to judge by.
+    pub fn judge(&self, running: Option<&Model>, limits: &JudgeLimits) -> Option<Verdict> {
         let limits = JudgeLimits {
             sure: limits.still_sure,
             ..*limits
         };
         let verdict = judge(&self.model, running, &self.parts, &limits);
         match self.misread {
-            Some(row) => Verdict {
+            Some(row) => Some(Verdict {
                 accepted: false,
                 reason: format!(
                     "the kernel's answer in the shadow, {:.2}, is not that of the model",
                     f64::from(row.shadow_log2_q8) / 256.0
                 ),
                 ..verdict
-            },
-            None => verdict,
+            }),
+            // Nothing was replayed.
+            None if verdict.scores.gains.is_none() => None,
+            None => Some(verdict),
         }
     }
 }
@@ -200,7 +202,8 @@ mod tests {
         }
         assert_eq!(canary.pass_cycle(), Readiness::Ready);
         let limits = JudgeLimits::of_rate(100_000_000);
-        canary.trial(rows(800, 5201, None)).judge(None, &limits)
+        let trial = canary.trial(rows(800, 5201, None));
+        trial.judge(None, &limits).unwrap()
     }
 
     #[test]
@@ -223,10 +226,22 @@ mod tests {
             canary.see(&row);
         }
         assert_eq!(canary.rows(), 0);
-        for _ in 1..PATIENCE_CYCLES {
+        for _ in 0..PATIENCE_CYCLES {
             assert_eq!(canary.pass_cycle(), Readiness::Waits);
         }
         assert_eq!(canary.pass_cycle(), Readiness::Stale);
+    }
+
+    #[test]
+    fn rows_of_few_messages_are_no_verdict() {
+        let model = candidate();
+        let mut canary = Canary::new(model.clone(), 10).unwrap();
+        for row in rows(20, 5201, Some(&model)) {
+            canary.see(&row);
+        }
+        assert_eq!(canary.pass_cycle(), Readiness::Ready);
+        let trial = canary.trial(rows(800, 5201, None));
+        assert_eq!(trial.judge(None, &JudgeLimits::default()), None);
     }
 
     #[test]
@@ -263,7 +278,8 @@ mod tests {
             canary.see(row);
         }
         let limits = JudgeLimits::of_rate(100_000_000);
-        let verdict = canary.trial(rows(800, 5201, None)).judge(None, &limits);
+        let trial = canary.trial(rows(800, 5201, None));
+        let verdict = trial.judge(None, &limits).unwrap();
         assert!(!verdict.accepted && verdict.reason.contains("not that of the model"));
     }
 }

@@ -243,14 +243,14 @@ impl Datapath {
         }
         for spare in names::SLOTS {
             let slot = self.map_data(spare)?;
-            if taken.contains(&slot.info().map_err(fault)?.id()) {
-                continue;
+            if !taken.contains(&slot.info().map_err(fault)?.id()) {
+                let mut tables = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
+                tables.set(0, table, 0).map_err(fault)?;
+                return outer.set(at, &slot, 0).map_err(fault);
             }
-            let mut table_of = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
-            table_of.set(0, table, 0).map_err(fault)?;
-            return outer.set(at, &slot, 0).map_err(fault);
         }
-        unreachable!("two places take at most two of three slots")
+        // Two places take at most two of three slots.
+        Err(fault(MapError::KeyNotFound))
     }
 
     /// Head of the table in use; `None` if no model acts.

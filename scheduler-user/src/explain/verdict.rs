@@ -4,6 +4,7 @@ use scheduler_common::{
     class::BANDS,
     flow::{Half, StoryHalf, half_flags},
 };
+use scheduler_ebpf::verdict;
 use serde::Serialize;
 
 use crate::model::{Thresholds, human_bytes};
@@ -32,7 +33,8 @@ impl Verdict {
     pub fn of(half: &Half, page: &StoryHalf, thresholds: &Thresholds) -> Self {
         let predicted = half.flags & half_flags::PREDICTED != 0;
         let by_bytes = thresholds.band_of(f64::from(half.bytes));
-        let by_prediction = predicted.then(|| thresholds.band_of(f64::from(page.predicted_bytes)));
+        let by_prediction =
+            predicted.then(|| thresholds.band_of(f64::from(verdict::counted_size(half, page))));
         let first_bytes = half.bytes <= thresholds.first_bytes;
         let told = Told {
             sent: human_bytes(f64::from(half.bytes)),
@@ -40,6 +42,7 @@ impl Verdict {
             first: human_bytes(f64::from(thresholds.first_bytes)),
             cuts: thresholds.cuts_bytes.map(|cut| human_bytes(f64::from(cut))),
         };
+        let held = half.flags & half_flags::HELD != 0;
         let mut verdict = Self {
             band: half.band,
             by_bytes,
@@ -50,6 +53,11 @@ impl Verdict {
             why_not_later: String::new(),
         };
         verdict.why = verdict.why(&told);
+        if held {
+            verdict.why.push_str(
+                " (what acts was exchanged meanwhile: the guess counts for 16 % less, so that only a clear one lowers the band)",
+            );
+        }
         verdict.why_not_sooner = verdict.why_not_sooner(&told);
         verdict.why_not_later = verdict.why_not_later(&told);
         verdict

@@ -17,15 +17,16 @@ pub(super) enum Work {
     /// Train a candidate on the window, and judge it.
     Train,
     /// Judge the candidate in the shadow on what it was watched on.
-    Try(Trial),
+    Try(Box<Trial>),
     /// Only judge what acts.
     Watch,
 }
 
 /// What came of it.
 pub(super) enum Outcome {
-    Trained(Result<Trained, TrainError>),
-    Tried(Verdict),
+    Trained(Result<Box<Trained>, TrainError>),
+    /// Nothing, where there was too little to judge by.
+    Tried(Option<Box<Verdict>>),
     Watched,
 }
 
@@ -52,8 +53,8 @@ pub(super) fn work(
     limits: &JudgeLimits,
 ) -> Cycle {
     let outcome = match work {
-        Work::Train => Outcome::Trained(train(rows, running, limits)),
-        Work::Try(trial) => Outcome::Tried(trial.judge(running, limits)),
+        Work::Train => Outcome::Trained(train(rows, running, limits).map(Box::new)),
+        Work::Try(trial) => Outcome::Tried(trial.judge(running, limits).map(Box::new)),
         Work::Watch => Outcome::Watched,
     };
     Cycle {

@@ -240,7 +240,7 @@ impl Learner {
                 let fresh = canary.model().generation;
                 let mut earlier = self.window.rows();
                 earlier.retain(|row| row.shadow_generation != fresh);
-                Work::Try(canary.trial(earlier))
+                Work::Try(Box::new(canary.trial(earlier)))
             }
             Some(_) => Work::Watch,
             None if rows < needed => {
@@ -280,9 +280,9 @@ impl Learner {
         self.follow(datapath)?;
         let is_current = number(self.running.as_deref()) == cycle.against;
         match cycle.outcome {
-            Outcome::Trained(Ok(trained)) => self.end_training(datapath, trained, is_current),
+            Outcome::Trained(Ok(trained)) => self.end_training(datapath, *trained, is_current),
             Outcome::Trained(Err(error)) => info!(what = "nothing trained", why = %error, "cycle"),
-            Outcome::Tried(verdict) if is_current => self.end_trial(datapath, &verdict)?,
+            Outcome::Tried(Some(verdict)) if is_current => self.end_trial(datapath, &verdict)?,
             Outcome::Tried(_) | Outcome::Watched => {}
         }
         // A candidate that has just taken its place was judged against aging, too.
