@@ -8,9 +8,9 @@ use crate::support::{OwnInstance, privileged};
 
 /// The most instructions that the verifier may walk through for each program.
 ///
-/// About twice the most that was measured. Egress: 28 383 on 6.1, 33 789 on 6.12, 43 150 on 6.18,
-/// 58 162 on 7.3. Ingress: 15 686, 15 454, 21 253, 15 419. The kernel itself gives up at a million.
-const BUDGETS: [(&str, u32); 2] = [(names::EGRESS, 120_000), (names::INGRESS, 45_000)];
+/// About twice the most that was measured. Egress, two walks: 106 498 on 6.1, 97 004 on 6.18; not yet on 6.12 and 7.3.
+/// Ingress: 33 581 on 6.1, 36 638 on 6.18. The kernel itself gives up at a million.
+const BUDGETS: [(&str, u32); 2] = [(names::EGRESS, 200_000), (names::INGRESS, 70_000)];
 
 #[test]
 fn the_verifier_walks_no_more_instructions_than_the_budget() {
