@@ -21,7 +21,7 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 18] = [
         &[],
         &["run"],
         &["up"],
@@ -32,6 +32,13 @@ fn every_verb_explains_itself_with_an_example() {
         &["replay"],
         &["model", "list"],
         &["model", "show"],
+        &["model", "diff"],
+        &["model", "push"],
+        &["model", "rollback"],
+        &["model", "export"],
+        &["model", "import"],
+        &["model", "log"],
+        &["explain"],
         &["logs"],
     ];
     for verb in verbs {
@@ -116,6 +123,17 @@ fn without_root_what_needs_it_ends_with_3_and_the_rest_works() {
     call(&["--instance", &instance, "model", "list"])
         .expect(0)
         .says("no models yet");
+    call(&["--instance", &instance, "model", "log"])
+        .expect(0)
+        .says("nothing was decided yet");
+    for arguments in [
+        &["model", "rollback"] as &[&str],
+        &["explain", "tcp", "10.0.0.1:1", "10.0.0.2:2"],
+    ] {
+        call(&[&["--instance", &instance], arguments].concat())
+            .expect(3)
+            .says("root");
+    }
     call(&["--instance", &instance, "logs"])
         .expect(0)
         .says("no journal yet");

@@ -18,7 +18,7 @@ use crate::support::{agent::Site, privileged};
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// Offers traffic until `status` shows a model that has classified packets.
-fn learn(bed: &Bed, site: &Site<'_>) -> u32 {
+pub(crate) fn learn(bed: &Bed, site: &Site<'_>) -> u32 {
     let deadline = Instant::now() + LIMIT;
     for seed in 0.. {
         let plan = Plan {

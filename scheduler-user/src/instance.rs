@@ -165,6 +165,11 @@ impl Instance {
         self.state().join("journal.jsonl")
     }
 
+    /// The journal of what was decided about models.
+    pub fn decisions(&self) -> PathBuf {
+        self.state().join("decisions.jsonl")
+    }
+
     /// Creates a directory and its parents.
     ///
     /// # Errors

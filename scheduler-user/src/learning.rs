@@ -15,9 +15,10 @@ use crate::{
     agent::Options,
     datapath::{Datapath, DatapathError},
     dataset::{Row, Window, WindowLimits, store::StoreError},
-    deploy::{DeployError, deploy},
+    handover::{Handover, HandoverError},
     instance::Instance,
-    model::{LoadError, Model, Provenance, Registry, SaveError},
+    journal::decisions::{Actor, Decision, Step},
+    model::{Model, Provenance, Thresholds},
     record::Labels,
     simulate::Within,
     training::{
@@ -41,6 +42,9 @@ pub enum LearningError {
     /// The training thread broke off.
     #[error("training broke off")]
     Broken(#[source] io::Error),
+    /// Aging can't be made to rule.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
 }
 
 /// What the training thread brings back.
@@ -48,24 +52,15 @@ struct Trained {
     candidate: Model,
     verdict: Verdict,
     retirement: Option<Retirement>,
+    /// The model that ran when it was judged.
+    against: Option<u32>,
     train_ms: u64,
-}
-
-/// Why an accepted model did not come to work.
-#[derive(Debug, thiserror::Error)]
-enum AdoptError {
-    #[error(transparent)]
-    Number(#[from] LoadError),
-    #[error(transparent)]
-    Save(#[from] SaveError),
-    #[error(transparent)]
-    Deploy(#[from] DeployError),
 }
 
 /// The window, the running model, and the cycle that replaces it.
 pub struct Learner {
     instance: Instance,
-    registry: Registry,
+    handover: Handover,
     options: Options,
     labels: Labels,
     window: Window,
@@ -78,7 +73,7 @@ impl Learner {
     pub fn new(instance: &Instance, options: Options, running: Option<Model>) -> Self {
         Self {
             instance: instance.clone(),
-            registry: Registry::new(instance.models()),
+            handover: Handover::new(instance),
             options,
             labels: Labels::new(None),
             window: Window::new(WindowLimits::default(), rand::random()),
@@ -127,7 +122,10 @@ impl Learner {
                     Some(batch) => self.take(&batch),
                     None => return Ok(()),
                 },
-                _ = cycle.tick() => self.begin_cycle(),
+                _ = cycle.tick() => {
+                    self.follow(&datapath);
+                    self.begin_cycle();
+                }
                 trained = finished(&mut self.training) => {
                     self.training = None;
                     let trained = trained
@@ -150,6 +148,40 @@ impl Learner {
         for row in self.labels.take(batch) {
             self.window.push(row);
         }
+    }
+
+    /// Takes for the running model what acts by now.
+    ///
+    /// A person may have pushed a model or rolled one back. The next candidate has to beat it like any other.
+    fn follow(&mut self, datapath: &Datapath) {
+        let active = match datapath.active() {
+            Ok(active) => active.map(|active| active.generation),
+            Err(error) => {
+                // The pins may be going at this moment; the next look at them ends the agent.
+                debug!(%error, "no telling which model acts");
+                return;
+            }
+        };
+        let before = number(self.running.as_deref());
+        if active == before {
+            return;
+        }
+        self.running =
+            active.and_then(
+                |generation| match self.handover.registry().load(generation) {
+                    Ok(model) => Some(Arc::new(model)),
+                    Err(error) => {
+                        warn!(generation, %error, "the acting model can't be judged");
+                        None
+                    }
+                },
+            );
+        info!(
+            generation = active.unwrap_or(0),
+            before = before.unwrap_or(0),
+            why = "pushed or rolled back",
+            "another model acts"
+        );
     }
 
     fn begin_cycle(&mut self) {
@@ -194,6 +226,7 @@ impl Learner {
             candidate,
             verdict,
             retirement,
+            against,
             train_ms,
         } = match trained {
             Ok(trained) => trained,
@@ -202,13 +235,41 @@ impl Learner {
                 return Ok(());
             }
         };
+        let lock = self.handover.registry().lock();
+        if let Err(error) = &lock {
+            // A disk that refuses hinders no fall back.
+            warn!(%error, "the registry can't be locked");
+        }
+        self.follow(datapath);
+        let acting = number(self.running.as_deref());
+        let rows = candidate.trained_on_samples;
+        let nodes = candidate.summary().nodes as u64;
+        let handover = self.handover.clone();
+        let note = |step, why: &str| {
+            handover.note(&Decision::now(Actor::Agent, step, acting, why));
+        };
+        note(
+            Step::Trained {
+                rows,
+                nodes,
+                train_ms,
+            },
+            "a cycle was due",
+        );
+        if acting != against {
+            let why = "another model was put to work while this one was trained";
+            note(Step::Refused { rows }, why);
+            info!(rows, train_ms, what = "candidate refused", why, "cycle");
+            return Ok(());
+        }
         if !verdict.accepted {
+            note(Step::Refused { rows }, &verdict.reason);
             info!(
-                rows = candidate.trained_on_samples,
+                rows,
                 train_ms,
                 what = "candidate refused",
                 why = verdict.reason,
-                running = self.running.as_ref().map_or(0, |model| model.generation),
+                running = acting.unwrap_or(0),
                 "cycle"
             );
             return self.reconsider(datapath, retirement);
@@ -233,13 +294,15 @@ impl Learner {
         let Some(retirement) = retirement.filter(|retirement| retirement.retire) else {
             return Ok(());
         };
-        datapath.deactivate()?;
         let generation = self.running.take().map_or(0, |model| model.generation);
+        let change = self
+            .handover
+            .fall_back(datapath, generation, &retirement.reason)?;
         warn!(
             generation,
             what = "model taken out, aging rules",
             why = retirement.reason,
-            undo = "treeline run --model FILE",
+            undo = change.undo,
             "fall back"
         );
         Ok(())
@@ -252,41 +315,33 @@ impl Learner {
         candidate: Model,
         verdict: Verdict,
         train_ms: u64,
-    ) -> Result<Model, AdoptError> {
-        let active = datapath
-            .active()
-            .ok()
-            .flatten()
-            .map_or(0, |active| active.generation);
-        let generation = self.registry.next_generation()?.max(active + 1);
-        let model = candidate.stamped(Provenance {
-            generation,
-            parent_generation: self.running.as_ref().map(|model| model.generation),
-            created_unix_s: unix_now_s(),
-            train_ms,
-            scores: verdict.scores,
-        });
-        let file = self.registry.save(&model)?;
-        let started = Instant::now();
-        deploy(datapath, &model)?;
-        let flip_us = started.elapsed().as_micros() as u64;
+    ) -> Result<Model, HandoverError> {
+        let candidate = Model {
+            thresholds: Thresholds::from(&datapath.settings()?),
+            ..candidate.stamped(Provenance {
+                // Both come with its deployment.
+                generation: 0,
+                parent_generation: None,
+                created_unix_s: unix_now_s(),
+                train_ms,
+                scores: verdict.scores,
+            })
+        };
+        let (model, file, change) = self.handover.deploy(datapath, candidate, &verdict.reason)?;
         let summary = model.summary();
         info!(
-            generation,
+            generation = summary.generation,
             nodes = summary.nodes,
             depth = summary.depth,
             rows = summary.trained_on_samples,
             train_ms,
-            flip_us,
+            flip_us = change.flip.as_micros() as u64,
             file = %file.display(),
             what = "model deployed",
             why = verdict.reason,
-            undo = "treeline up IFACE --model none",
+            undo = change.undo,
             "cycle"
         );
-        if let Err(error) = self.registry.prune(Some(generation)) {
-            warn!(%error, "old models could not be removed");
-        }
         Ok(model)
     }
 }
@@ -335,8 +390,13 @@ fn train(
         candidate,
         verdict,
         retirement,
+        against: number(running),
         train_ms,
     })
+}
+
+fn number(model: Option<&Model>) -> Option<u32> {
+    model.map(|model| model.generation)
 }
 
 pub(crate) fn unix_now_s() -> u64 {

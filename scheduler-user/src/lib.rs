@@ -5,12 +5,12 @@
 //! The **model's path**, one module a step: [`sampling`] reads the ring buffer, [`dataset`] joins
 //! decision points with finished messages and keeps a bounded window, [`training`] learns on its
 //! earlier part and judges on its later one, [`model`] is what was learned as our own versioned
-//! file, [`deploy`] hands it to the kernel. [`learning`] runs that cycle, [`agent`] the tasks around it.
+//! file, [`deploy`] hands it to the kernel, [`handover`] numbers it and keeps account. [`learning`] runs that cycle, [`agent`] the tasks around it.
 //!
 //! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
 //! hooks), [`acts`] (what a band does to a packet), [`qdisc`] (the hierarchy that the bands are served by) and [`ingress`]
 //! (what comes in); [`instance`] knows where
-//! everything is kept, [`status`] gathers it, [`journal`] writes down what was done and why.
+//! everything is kept, [`status`] gathers it, [`explain`] tells of one flow, [`journal`] writes down what was done and why.
 #![forbid(unsafe_code)]
 
 pub mod acts;
@@ -19,6 +19,9 @@ pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod explain;
+
+pub mod handover;
 pub mod ingress;
 pub mod instance;
 pub mod journal;

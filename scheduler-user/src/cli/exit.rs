@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use crate::{
-    datapath::DatapathError, instance::InstanceError, model::LoadError, qdisc::QdiscError,
-    uplink::UplinkError,
+    datapath::DatapathError, explain::ExplainError, handover::HandoverError,
+    instance::InstanceError, model::LoadError, qdisc::QdiscError, uplink::UplinkError,
 };
 
 /// How the command ended.
@@ -74,6 +74,23 @@ impl Exit {
             Some(UplinkError::RateAndRoot) => return Some(Self::Usage),
             Some(UplinkError::Model(_) | UplinkError::Deploy(_)) => return Some(Self::BadModel),
             Some(UplinkError::Datapath(source)) => return Self::of_cause(source),
+            _ => {}
+        }
+        match cause.downcast_ref() {
+            Some(
+                HandoverError::Load(_) | HandoverError::Compile { .. } | HandoverError::Deploy(_),
+            ) => {
+                return Some(Self::BadModel);
+            }
+            Some(HandoverError::Datapath(source)) => return Self::of_cause(source),
+            _ => {}
+        }
+        match cause.downcast_ref() {
+            Some(ExplainError::NoFlow(_) | ExplainError::NoFeature { .. }) => {
+                return Some(Self::Usage);
+            }
+            Some(ExplainError::NotUp { .. }) => return Some(Self::NoSuchInterface),
+            Some(ExplainError::Datapath(source)) => return Self::of_cause(source),
             _ => {}
         }
         match cause.downcast_ref() {

@@ -2,6 +2,7 @@
 
 mod acts;
 mod exit;
+mod explain;
 mod ingress;
 mod logs;
 mod model;
@@ -19,7 +20,10 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
-use self::{ingress::IngressArgs, record::RecordArgs, replay::ReplayArgs, train::TrainArgs};
+use self::{
+    explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
+    replay::ReplayArgs, train::TrainArgs,
+};
 use crate::{
     datapath::{EgressChoice, Order},
     instance::Instance,
@@ -125,9 +129,15 @@ enum Verb {
                       treeline replay *.pcapng --out all.parquet --local 192.168.0.0/16"
     )]
     Replay(ReplayArgs),
-    /// Look at what was learned.
+    /// Look at what was learned, and change which of it acts.
     #[command(subcommand)]
     Model(ModelVerb),
+    /// Say by which path a live flow got its band, and why it is in no other.
+    #[command(
+        after_help = "Examples:\n  treeline explain tcp 10.0.0.1:5000 10.0.0.2:80\n  \
+                      treeline explain --dev eth0 $(ss -tnH state established dport 443 | head -1)"
+    )]
+    Explain(ExplainArgs),
     /// Show what the agent did and why.
     #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
     Logs {
@@ -137,19 +147,6 @@ enum Verb {
         /// Go on with new records until interrupted.
         #[arg(short, long)]
         follow: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum ModelVerb {
-    /// List the models of the registry, the newest last.
-    #[command(after_help = "Example:\n  treeline model list")]
-    List,
-    /// Show a model: scores and rules; by default the one that acts, else the newest.
-    #[command(after_help = "Example:\n  treeline model show 3")]
-    Show {
-        /// Generation, or path of a model file.
-        model: Option<String>,
     },
 }
 
@@ -334,8 +331,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Record(args) => record::record(&instance, format, &args),
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
-        Verb::Model(ModelVerb::List) => model::list(&instance, format),
-        Verb::Model(ModelVerb::Show { model }) => model::show(&instance, format, model.as_deref()),
+        Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
     }
 }

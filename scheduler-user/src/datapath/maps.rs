@@ -5,12 +5,13 @@ use std::{collections::HashSet, ops::Range};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
     counter::{Counter, GENERATION_SLOTS, Kept, PerCpu},
-    flow::{FlowSet, Hashing, Story, WAYS, story_of},
+    flow::{Flow, FlowSet, Hashing, Story, WAYS, story_of},
     names,
     sample::Hook,
     settings::Settings,
     tree::Table,
 };
+use scheduler_ebpf::{flow, hash};
 
 use super::{Datapath, DatapathError};
 use crate::dataset::Readings;
@@ -83,6 +84,28 @@ impl Datapath {
     /// If the map can't be read.
     pub fn flow_entries(&self) -> Result<u32, DatapathError> {
         Ok((self.hashing()?.set_mask + 1) * WAYS as u32)
+    }
+
+    /// Entry and story of the flow with this tag; `None` if it has no place in the table.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn flow(&self, tag: u64) -> Result<Option<(Flow, Story)>, DatapathError> {
+        let fault = |name| move |source| DatapathError::Map { name, source };
+        let sets = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?);
+        let sets = sets.map_err(fault(names::FLOWS))?;
+        let index = hash::set_of(tag, &self.hashing()?);
+        let set = sets.get(&index, 0).map_err(fault(names::FLOWS))?;
+        let Some(way) = flow::find(&set.flows, tag, hash::first_way(tag)) else {
+            return Ok(None);
+        };
+        let stories = Array::<_, Story>::try_from(self.map(names::STORIES)?);
+        let stories = stories.map_err(fault(names::STORIES))?;
+        let story = stories.get(&story_of(index, way as u32), 0);
+        Ok(Some((
+            set.flows[way],
+            story.map_err(fault(names::STORIES))?,
+        )))
     }
 
     /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.

@@ -4,8 +4,14 @@
 pub(crate) mod arbitrary;
 mod combine;
 mod compile;
+mod diff;
+mod importance;
+mod named;
 mod registry;
 mod render;
+pub mod rules;
+mod svg;
+mod thresholds;
 
 use scheduler_common::{
     ABI_VERSION,
@@ -18,12 +24,17 @@ use crate::training::Scores;
 
 pub use combine::Combine;
 pub use compile::{CompileError, compile};
+pub use diff::{Diff, diff};
+pub use importance::Importance;
+pub use named::NamedFeature;
 pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
-pub(crate) use render::bytes_of as bytes_to_come;
 pub use render::{Summary, human_bytes};
+pub(crate) use rules::bytes_of as bytes_to_come;
+pub use svg::svg;
+pub use thresholds::Thresholds;
 
 /// Version of the file format.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// A predictor of log2(floor + bytes to come): the mean of its trees, or their sum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,8 +44,8 @@ pub struct Model {
     pub schema: u32,
     /// [`ABI_VERSION`] of who wrote it.
     pub abi_version: u32,
-    /// Names of the features by index, as in [`Feature::ALL`].
-    pub features: Vec<String>,
+    /// The features by index, as in [`Feature::ALL`].
+    pub features: Vec<NamedFeature>,
     /// Number of this model on this host; 0 = not numbered yet.
     pub generation: u32,
     /// The model that ran when this one was accepted.
@@ -57,6 +68,8 @@ pub struct Model {
     /// What it lost to fit the table; absent if it fitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<Pruned>,
+    /// Where bands were cut when it was made.
+    pub thresholds: Thresholds,
     /// The trees.
     pub trees: Vec<Tree>,
 }
@@ -164,10 +177,10 @@ pub enum ModelError {
     Features {
         /// First index that differs.
         index: usize,
-        /// The name in the model; empty if it has fewer features.
+        /// Name and unit in the model; empty if it has fewer features.
         found: String,
-        /// The name here; empty if there are fewer features.
-        ours: &'static str,
+        /// Name and unit here; empty if there are fewer features.
+        ours: String,
     },
     /// A tree that can't be walked.
     #[error("node {node} of tree {tree}: {fault}")]
@@ -185,6 +198,9 @@ pub enum ModelError {
     /// No tree at all.
     #[error("it has no trees")]
     Empty,
+    /// Bands that are no bands.
+    #[error("its cut points between bands do not ascend")]
+    Thresholds,
 }
 
 impl Model {
@@ -193,10 +209,7 @@ impl Model {
         Self {
             schema: SCHEMA,
             abi_version: ABI_VERSION,
-            features: Feature::ALL
-                .iter()
-                .map(|feature| feature.name().to_owned())
-                .collect(),
+            features: Feature::ALL.iter().copied().map(NamedFeature::of).collect(),
             generation: 0,
             parent_generation: None,
             created_unix_s: 0,
@@ -207,6 +220,7 @@ impl Model {
             scores: None,
             combine: Combine::Mean,
             pruned: None,
+            thresholds: Thresholds::default(),
             trees,
         }
     }
@@ -253,15 +267,20 @@ impl Model {
             });
         }
         for index in 0..self.features.len().max(Feature::ALL.len()) {
-            let found = self.features.get(index).map_or("", String::as_str);
-            let ours = Feature::ALL.get(index).map_or("", |feature| feature.name());
-            if found != ours {
+            let found = self.features.get(index);
+            let ours = Feature::ALL.get(index).copied();
+            if found != ours.map(NamedFeature::of).as_ref() {
                 return Err(ModelError::Features {
                     index,
-                    found: found.to_owned(),
-                    ours,
+                    found: found.map(NamedFeature::to_string).unwrap_or_default(),
+                    ours: ours
+                        .map(|ours| NamedFeature::of(ours).to_string())
+                        .unwrap_or_default(),
                 });
             }
+        }
+        if !self.thresholds.ascend() {
+            return Err(ModelError::Thresholds);
         }
         if self.trees.is_empty() {
             return Err(ModelError::Empty);
@@ -438,7 +457,14 @@ mod tests {
         stump().check().unwrap();
         assert!(fault(|m| m.features.swap(0, 1)).contains("`from_service`"));
         assert!(fault(|m| m.features.truncate(3)).contains("feature 3"));
-        assert!(fault(|m| m.features.push("ttl".into())).contains("`ttl`"));
+        let mut longer = stump();
+        longer.features.push(NamedFeature {
+            name: "ttl".to_owned(),
+            unit: String::new(),
+        });
+        assert!(longer.check().unwrap_err().to_string().contains("`ttl`"));
+        assert!(fault(|m| m.features[3].unit = "kB".to_owned()).contains("in kB"));
+        assert!(fault(|m| m.thresholds.cuts_bytes.reverse()).contains("ascend"));
         assert!(fault(|m| m.abi_version = 77).contains("77"));
         assert!(fault(|m| m.schema = 9).contains("version 9"));
         assert!(fault(|m| m.trees.clear()).contains("no trees"));

@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
+use scheduler_common::features::Feature;
 use serde::Serialize;
 
-use super::{Model, Split, Tree};
+use super::{Model, Split, Tree, rules::bytes_of};
 
 /// A model in six numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -128,11 +128,6 @@ fn leaf(tree: &Tree, index: usize) -> String {
         .expect("a string takes any text");
     }
     text
-}
-
-/// The inverse of a row's target: log2(floor + bytes) → bytes.
-pub(crate) fn bytes_of(log2: f64) -> f64 {
-    (log2.exp2() - f64::from(TARGET_FLOOR_BYTES)).max(0.0)
 }
 
 /// Bytes with a decimal unit, two or three digits.

@@ -2,6 +2,8 @@
 
 mod error;
 #[cfg(test)]
+mod format;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -23,6 +25,9 @@ pub const KEPT: usize = 20;
 /// Larger files are no models: a full table is a tenth of it.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
+/// Names the generation that acts, or acted last; 0 = aging.
+const ACTING: &str = "acting";
+
 /// A file: the content and its hash.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +45,10 @@ pub struct Entry {
     pub parent_generation: Option<u32>,
     /// Seconds since 1970.
     pub created_unix_s: u64,
+    /// Name of the trainer.
+    pub trainer: String,
+    /// Hash of the content.
+    pub sha256: String,
     /// Rows it was trained on.
     pub trained_on_samples: u64,
     /// How it did on rows that it had not seen.
@@ -74,6 +83,47 @@ impl Registry {
         self.directory.join(format!("{generation:06}.json"))
     }
 
+    /// Held from the choice of a number until that model acts, so that no two go about it at once.
+    ///
+    /// # Errors
+    /// The directory can't be made or the lock not be had.
+    pub fn lock(&self) -> Result<File, SaveError> {
+        let path = self.directory.join("lock");
+        let locked = (|| {
+            fs::create_dir_all(&self.directory)?;
+            let file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)?;
+            file.lock()?;
+            Ok(file)
+        })();
+        locked.map_err(|source| SaveError::Write { path, source })
+    }
+
+    /// Writes down which generation acts now, for the start after the next boot; `None` is aging.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_acting(&self, generation: Option<u32>) -> Result<(), SaveError> {
+        let path = self.directory.join(ACTING);
+        let text = format!("{}\n", generation.unwrap_or(0));
+        self.write(&path, text.as_bytes())
+            .map_err(|source| SaveError::Write { path, source })
+    }
+
+    /// Whether anything was written of what acts.
+    pub fn knows_what_acted(&self) -> bool {
+        self.acted().is_some()
+    }
+
+    /// What [`Self::set_acting`] wrote last; nothing readable is nothing.
+    fn acted(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.directory.join(ACTING)).ok()?;
+        text.trim().parse().ok()
+    }
+
     /// The number for the next model: above every file that is there, corrupt or not.
     ///
     /// # Errors
@@ -97,15 +147,20 @@ impl Registry {
 
     fn store(&self, path: &Path, model: &Model) -> Result<(), SaveError> {
         model.check()?;
+        self.write(path, &Self::encode(model))
+            .map_err(|source| SaveError::Write {
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// What a model's file holds, byte for byte.
+    pub fn encode(model: &Model) -> Vec<u8> {
         let stored = Stored {
             sha256: model.sha256(),
             model: model.clone(),
         };
-        let text = serde_json::to_vec(&stored).expect("a model has no map with odd keys");
-        self.write(path, &text).map_err(|source| SaveError::Write {
-            path: path.to_owned(),
-            source,
-        })
+        serde_json::to_vec(&stored).expect("a model has no map with odd keys")
     }
 
     /// Loads one generation.
@@ -156,6 +211,8 @@ impl Registry {
                     generation,
                     parent_generation: model.parent_generation,
                     created_unix_s: model.created_unix_s,
+                    sha256: model.sha256(),
+                    trainer: model.trainer,
                     trained_on_samples: model.trained_on_samples,
                     scores: model.scores,
                     size_bytes: fs::metadata(&path).map_or(0, |metadata| metadata.len()),
@@ -166,14 +223,19 @@ impl Registry {
         Ok((entries, skipped))
     }
 
-    /// The newest usable model, if there is one, and the newer files that were passed over.
+    /// The model to begin with, if there is one, and the newer files that were damaged.
+    ///
+    /// That is the one that acted last, or the newest usable one before it: newer ones were imported or rolled back
+    /// from. After a fall back to aging there is none. Where nothing is known of that, it is the newest.
     ///
     /// # Errors
     /// The directory can't be read.
     pub fn latest_valid(&self) -> Result<(Option<Model>, Vec<Skipped>), LoadError> {
+        let up_to = self.acted().unwrap_or(u32::MAX);
         let mut skipped = Vec::new();
         for generation in self.generations()?.into_iter().rev() {
             match self.load(generation) {
+                Ok(_) if generation > up_to => {}
                 Ok(model) => return Ok((Some(model), skipped)),
                 Err(reason) => skipped.push(Skipped {
                     path: self.path_of(generation),
@@ -184,16 +246,18 @@ impl Registry {
         Ok((None, skipped))
     }
 
-    /// Removes all but the newest [`KEPT`] files and the running model; returns what went.
+    /// Removes all but the newest [`KEPT`] files, the running model and its parent; returns what went.
     ///
     /// # Errors
     /// The directory can't be read, or a file can't be removed.
     pub fn prune(&self, running: Option<u32>) -> Result<Vec<u32>, LoadError> {
         let generations = self.generations()?;
+        // What a rollback goes back to.
+        let parent = running.and_then(|running| self.load(running).ok()?.parent_generation);
         let surplus = generations.len().saturating_sub(KEPT);
         let mut removed = Vec::new();
         for generation in generations.into_iter().take(surplus) {
-            if running == Some(generation) {
+            if [running, parent].contains(&Some(generation)) {
                 continue;
             }
             let path = self.path_of(generation);
@@ -225,7 +289,7 @@ impl Registry {
 
     fn write(&self, path: &Path, text: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let draft = path.with_extension("json.draft");
+        let draft = path.with_extension("draft");
         let written = (|| {
             let mut file = File::create(&draft)?;
             file.write_all(text)?;

@@ -109,12 +109,12 @@ fn a_foreign_file_is_told_from_a_damaged_one() {
         };
         spoil(&path, |_| serde_json::to_string(&stored).unwrap())
     };
-    let error = rewritten(|m| m.features[4] = "ttl".into());
-    assert!(error.contains("feature 4 is `ttl`"), "{error}");
+    let error = rewritten(|m| m.features[4].name = "ttl".into());
+    assert!(error.contains("feature 4 is `ttl in packets`"), "{error}");
     let error = rewritten(|m| m.abi_version = 9);
     assert!(error.contains("ABI version 9"), "{error}");
-    let error = rewritten(|m| m.schema = 2);
-    assert!(error.contains("format is version 2"), "{error}");
+    let error = rewritten(|m| m.schema = 3);
+    assert!(error.contains("format is version 3"), "{error}");
 }
 
 #[test]
@@ -135,6 +135,65 @@ fn pruning_keeps_the_newest_and_the_running_model() {
     }
     assert_eq!(registry.prune(Some(2)).unwrap(), [1, 3, 4, 5]);
     assert_eq!(registry.list().unwrap().0.len(), KEPT + 1);
+}
+
+#[test]
+fn pruning_keeps_what_a_rollback_goes_back_to() {
+    let (_directory, registry) = registry();
+    for generation in 1..=25 {
+        let parent_generation = (generation == 3).then_some(1);
+        registry
+            .save(&Model {
+                parent_generation,
+                ..model(generation)
+            })
+            .unwrap();
+    }
+    assert_eq!(registry.prune(Some(3)).unwrap(), [2, 4, 5]);
+}
+
+#[test]
+fn a_start_takes_what_acted_last_and_not_what_is_newest() {
+    let (_directory, registry) = registry();
+    for generation in 1..=4 {
+        registry.save(&model(generation)).unwrap();
+    }
+    let first = || {
+        let (model, skipped) = registry.latest_valid().unwrap();
+        (model.map(|model| model.generation), skipped.len())
+    };
+    assert_eq!(first(), (Some(4), 0), "nothing is known of what acted");
+    registry.set_acting(Some(2)).unwrap();
+    assert_eq!(first(), (Some(2), 0));
+    spoil(&registry.path_of(3), |text| text.replace("10.1", "20.1"));
+    assert_eq!(
+        first(),
+        (Some(2), 1),
+        "damaged ones are told of all the same"
+    );
+    spoil(&registry.path_of(2), |text| text.replace("10.1", "20.1"));
+    assert_eq!(first(), (Some(1), 2));
+    registry.set_acting(None).unwrap();
+    assert_eq!(first(), (None, 2), "it fell back to aging");
+    fs::write(registry.directory.join(ACTING), "x").unwrap();
+    assert_eq!(first(), (Some(4), 0));
+}
+
+#[test]
+fn who_takes_a_number_keeps_others_from_it() {
+    let (_directory, registry) = registry();
+    let held = registry.lock().unwrap();
+    let numbers = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let _lock = registry.lock().unwrap();
+            registry.next_generation().unwrap()
+        });
+        let first = registry.next_generation().unwrap();
+        registry.save(&model(first)).unwrap();
+        drop(held);
+        (first, second.join().unwrap())
+    });
+    assert_eq!(numbers, (1, 2));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Logs: to people on stderr, and as JSON lines to a bounded file.
 
+pub mod decisions;
+
 use std::{
     fs::File,
     io::{self, BufRead as _, BufReader, IsTerminal as _},

@@ -1,0 +1,79 @@
+//! `treeline model list`.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Format, SCHEMA, acting, print, print_json};
+use crate::{
+    instance::Instance,
+    model::{Entry, Registry},
+};
+
+#[derive(Serialize)]
+struct Damaged {
+    file: String,
+    reason: String,
+}
+
+pub(super) fn list(instance: &Instance, format: Format) -> anyhow::Result<()> {
+    let (entries, skipped) = Registry::new(instance.models()).list()?;
+    let acting = acting(instance);
+    let damaged: Vec<_> = skipped
+        .iter()
+        .map(|skip| Damaged {
+            file: skip.path.display().to_string(),
+            reason: skip.reason.to_string(),
+        })
+        .collect();
+    match format {
+        Format::Json => print_json(&json!({
+            "schema": SCHEMA, "acting": acting, "models": entries, "damaged": damaged,
+        })),
+        Format::Text => {
+            print(&table(&entries, acting));
+            for Damaged { file, reason } in damaged {
+                print(&format!("damaged: {file}: {reason}"));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn table(entries: &[Entry], acting: Option<u32>) -> String {
+    if entries.is_empty() {
+        return "no models yet; `treeline run` learns them from traffic".to_owned();
+    }
+    let mut lines = vec![format!(
+        "  {:>10} {:>8} {:>20} {:>9}  held-out",
+        "generation", "parent", "created", "samples"
+    )];
+    for entry in entries {
+        let parent = match entry.parent_generation {
+            Some(parent) => parent.to_string(),
+            None => "-".to_owned(),
+        };
+        let created = humantime::format_rfc3339_seconds(
+            UNIX_EPOCH + Duration::from_secs(entry.created_unix_s),
+        );
+        let scores = entry
+            .scores
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let mark = if acting == Some(entry.generation) {
+            '*'
+        } else {
+            ' '
+        };
+        lines.push(format!(
+            "{mark} {:>10} {parent:>8} {created:>20} {:>9}  {scores}",
+            entry.generation, entry.trained_on_samples
+        ));
+    }
+    if acting.is_some() {
+        lines.push("* acts now".to_owned());
+    }
+    lines.join("\n")
+}
