@@ -33,7 +33,7 @@ use crate::{
 /// Blocks in a table: a power of two, so that an index is bounded by a mask.
 ///
 /// A full tree of depth 12 takes 2389.
-pub const MAX_BLOCKS: usize = 8192;
+pub const MAX_BLOCKS: usize = 4096;
 /// Trees in a table.
 pub const MAX_TREES: usize = 16;
 /// Splits on a path.

@@ -331,11 +331,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Up { interface, how } => updown::up(&instance, format, &interface, &how),
         Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
         Verb::Status => status::status(&instance, format),
-        Verb::Model(verb) => model::run(&instance, format, &verb),
-        Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Record(args) => record::record(&instance, format, &args),
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
+        Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
     }
 }

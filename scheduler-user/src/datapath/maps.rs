@@ -92,23 +92,21 @@ impl Datapath {
     /// # Errors
     /// If a map can't be read.
     pub fn flow(&self, tag: u64) -> Result<Option<(Flow, Story)>, DatapathError> {
-        let fault = |source| DatapathError::Map {
-            name: names::FLOWS,
-            source,
-        };
-        let map = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?).map_err(fault)?;
+        let fault = |name| move |source| DatapathError::Map { name, source };
+        let sets = Array::<_, FlowSet>::try_from(self.map(names::FLOWS)?);
+        let sets = sets.map_err(fault(names::FLOWS))?;
         let index = hash::set_of(tag, &self.hashing()?);
-        let set = map.get(&index, 0).map_err(fault)?;
+        let set = sets.get(&index, 0).map_err(fault(names::FLOWS))?;
         let Some(way) = flow::find(&set.flows, tag, hash::first_way(tag)) else {
             return Ok(None);
         };
-        let fault = |source| DatapathError::Map {
-            name: names::STORIES,
-            source,
-        };
-        let map = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
-        let story = map.get(&story_of(index, way as u32), 0).map_err(fault)?;
-        Ok(Some((set.flows[way], story)))
+        let stories = Array::<_, Story>::try_from(self.map(names::STORIES)?);
+        let stories = stories.map_err(fault(names::STORIES))?;
+        let story = stories.get(&story_of(index, way as u32), 0);
+        Ok(Some((
+            set.flows[way],
+            story.map_err(fault(names::STORIES))?,
+        )))
     }
 
     /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.

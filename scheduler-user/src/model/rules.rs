@@ -55,7 +55,7 @@ impl Model {
 
     /// Bytes to come that a leaf stands for on its own; `None` where leaves correct one another.
     pub fn leaf_bytes(&self, leaf: &TreeNode) -> Option<f64> {
-        Some(bytes_of(leaf.output))
+        self.combine.is_mean().then(|| bytes_of(leaf.output))
     }
 
     /// The same in words.
