@@ -33,13 +33,13 @@ const CONNECTIONS: u64 = 2;
 
 /// One message as an application sends it.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    at_ns: u64,
-    flow: u64,
-    port: u32,
-    network: u64,
-    request_bytes: u32,
-    bytes: u64,
+pub(super) struct Sent {
+    pub(super) at_ns: u64,
+    pub(super) flow: u64,
+    pub(super) port: u32,
+    pub(super) network: u64,
+    pub(super) request_bytes: u32,
+    pub(super) bytes: u64,
 }
 
 /// What the size of a message hangs on.
@@ -60,6 +60,15 @@ pub(super) enum Hangs {
 /// The quantile of a size is that of what it hangs on, moved by up to `blur` either way and thrown back at the ends, so
 /// sizes as a whole follow the distribution exactly, however they hang together.
 pub(super) fn host(cdf: &Cdf, hangs: Hangs, (count, blur, seed): (u64, f64, u64)) -> Vec<Row> {
+    rows(&sent_by_host(cdf, hangs, (count, blur, seed)), seed)
+}
+
+/// The messages of [`host`], in order of time.
+pub(super) fn sent_by_host(
+    cdf: &Cdf,
+    hangs: Hangs,
+    (count, blur, seed): (u64, f64, u64),
+) -> Vec<Sent> {
     let mut random = StdRng::seed_from_u64(seed);
     let network_places: Vec<f64> = (0..NETWORKS)
         .map(|network| (network as f64 + 0.5) / NETWORKS as f64)
@@ -96,8 +105,7 @@ pub(super) fn host(cdf: &Cdf, hangs: Hangs, (count, blur, seed): (u64, f64, u64)
             bytes: (cdf.quantile(blurred) as u64).max(1),
         }
     });
-    let sent: Vec<Sent> = sent.collect();
-    rows(&sent, seed)
+    sent.collect()
 }
 
 /// The demo's mix as a router sees it, `seconds` of a link of `rate_bps`; the largest messages are made smaller by
@@ -168,7 +176,7 @@ impl Memory {
 }
 
 /// The rows of messages at the kernel's decision points, without a local socket's help.
-fn rows(sent: &[Sent], seed: u64) -> Vec<Row> {
+pub(super) fn rows(sent: &[Sent], seed: u64) -> Vec<Row> {
     let mut random = StdRng::seed_from_u64(!seed);
     let mut memory = Memory::default();
     let mut rows = Vec::new();
@@ -208,6 +216,7 @@ fn rows(sent: &[Sent], seed: u64) -> Vec<Row> {
                 total_bytes: sent.bytes,
                 remaining_bytes: sent.bytes - bytes_at,
                 message: message + 1,
+                network_hash: sent.network as u32,
                 // A packet in 100 µs or so.
                 ..samples::row(sent.flow, sent.at_ns + packet * 100_000, sent.port)
             };
@@ -226,7 +235,7 @@ fn rows(sent: &[Sent], seed: u64) -> Vec<Row> {
 }
 
 /// Packets, from 1, at which the count doubles or a cut is passed, and the bytes up to and with them.
-fn decision_points(bytes: u64) -> Vec<(u64, u64)> {
+pub(super) fn decision_points(bytes: u64) -> Vec<(u64, u64)> {
     let packets = bytes.div_ceil(SEGMENT_BYTES).max(1);
     let doubled = (0..40).map(|power| 1 << power);
     let cuts = Cuts::default().bytes.into_iter().chain([FIRST_BYTES]);

@@ -21,6 +21,8 @@ mod simple;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod honesty;
 #[cfg(test)]
 mod made_up;
