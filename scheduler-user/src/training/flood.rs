@@ -146,18 +146,6 @@ fn cycle(rows: &[Row], running: Option<Model>, limits: &JudgeLimits) -> Option<M
         return running;
     };
     let verdict = judge(&candidate, running.as_ref(), &parts, limits);
-    if std::env::var_os("TALK").is_some() {
-        let foreign = |rows: &[Row]| rows.iter().filter(|row| !is_honest(row)).count();
-        println!(
-            "   train {} ({} foreign) held out {} ({}) {} {}",
-            parts.train.len(),
-            foreign(&parts.train),
-            parts.held_out.len(),
-            foreign(&parts.held_out),
-            verdict.accepted,
-            verdict.reason
-        );
-    }
     if verdict.accepted {
         return Some(candidate);
     }
@@ -174,7 +162,8 @@ fn feel(rows: &[Row], running: Option<&Model>, limits: &JudgeLimits) -> Felt {
         None => arena.took(&jobs, &arena.aging),
     };
     let slowdown = |port: Option<u32>| {
-        let of_port = |rows: &[Row]| port.is_none_or(|port| rows[0].feature(Feature::ServicePort) == port);
+        let of_port =
+            |rows: &[Row]| port.is_none_or(|port| rows[0].feature(Feature::ServicePort) == port);
         let chosen: Vec<bool> = (arena.traffic.sized().iter())
             .map(|(_, rows)| of_port(rows))
             .collect();
@@ -189,7 +178,10 @@ fn feel(rows: &[Row], running: Option<&Model>, limits: &JudgeLimits) -> Felt {
         .collect();
     Felt {
         slowdown: slowdown(None),
-        by_port: ports.into_iter().map(|port| (port, slowdown(Some(port)))).collect(),
+        by_port: ports
+            .into_iter()
+            .map(|port| (port, slowdown(Some(port))))
+            .collect(),
         by_model: running.is_some(),
     }
 }
@@ -205,20 +197,23 @@ struct Harm {
     worst_service: f64,
     /// Cycles after its end from which on all are within 2 % again.
     recovered_after: Option<usize>,
-    /// How it would be under aging alone.
-    aging: String,
+    /// By cycle: `m` where a model acted, `a` where aging did.
+    acted: String,
 }
 
 fn harm(without: &[Felt], with: &[Felt], flood: &Flood) -> Harm {
     let ratio = |cycle: usize| with[cycle].slowdown / without[cycle].slowdown;
     // The training after the first flooded cycle is the first to see it.
     let under: Vec<usize> = (QUIET..QUIET + flood.cycles).collect();
-    let mean = |of: &dyn Fn(usize) -> f64| under.iter().map(|c| of(*c)).sum::<f64>() / under.len() as f64;
+    let mean =
+        |of: &dyn Fn(usize) -> f64| under.iter().map(|c| of(*c)).sum::<f64>() / under.len() as f64;
     let worst_service = (without[QUIET].by_port.keys())
         .map(|port| {
             mean(&|cycle: usize| {
                 let of = |felt: &[Felt]| felt[cycle].by_port.get(port).copied();
-                of(with).zip(of(without)).map_or(1.0, |(with, without)| with / without)
+                of(with)
+                    .zip(of(without))
+                    .map_or(1.0, |(with, without)| with / without)
             })
         })
         .fold(0.0, f64::max);
@@ -230,7 +225,10 @@ fn harm(without: &[Felt], with: &[Felt], flood: &Flood) -> Harm {
         recovered_after: (after.clone())
             .find(|from| (*from..after.end).all(|cycle| ratio(cycle) < 1.02))
             .map(|from| from - after.start),
-        aging: with.iter().map(|felt| if felt.by_model { 'm' } else { 'a' }).collect(),
+        acted: with
+            .iter()
+            .map(|felt| if felt.by_model { 'm' } else { 'a' })
+            .collect(),
     }
 }
 
@@ -242,9 +240,6 @@ fn table(name: &str) -> Cdf {
 #[test]
 #[ignore = "prints the flood's table for docs/learning.md"]
 fn the_flood_s_table() {
-    let times: Vec<u64> = std::env::var("TIMES").map_or(vec![1, 10, 100], |it| {
-        it.split(',').map(|it| it.parse().unwrap()).collect()
-    });
     let hosts = [
         ("websearch_dctcp", Hangs::Service),
         ("facebook_cache_follower", Hangs::Request),
@@ -253,17 +248,37 @@ fn the_flood_s_table() {
     for (name, hangs) in hosts {
         let cdf = table(name);
         let without = play(&cdf, hangs, None, 1);
-        println!("{name} by {hangs:?}, no flood: {}", without.iter().map(|felt| format!("{:.2}{} ", felt.slowdown, if felt.by_model { 'm' } else { 'a' })).collect::<String>());
+        println!(
+            "{name} by {hangs:?}, no flood: {}",
+            without
+                .iter()
+                .map(|felt| format!(
+                    "{:.2}{} ",
+                    felt.slowdown,
+                    if felt.by_model { 'm' } else { 'a' }
+                ))
+                .collect::<String>()
+        );
         for lie in [Lie::BulkAsShort, Lie::ShortAsBulk] {
             for networks in [1, 256] {
                 for ports in [1, 64] {
-                    for times in times.iter().copied() {
-                        let flood = Flood { lie, networks, ports, times, cycles: FLOODED };
+                    for times in [1, 10, 100] {
+                        let flood = Flood {
+                            lie,
+                            networks,
+                            ports,
+                            times,
+                            cycles: FLOODED,
+                        };
                         let with = play(&cdf, hangs, Some(&flood), 1);
                         let harm = harm(&without, &with, &flood);
                         println!(
                             "{lie:?} networks {networks} ports {ports} {times}x: {:.3} worst cycle {:.3} worst service {:.3} recovered {:?} {}",
-                            harm.under, harm.worst_cycle, harm.worst_service, harm.recovered_after, harm.aging
+                            harm.under,
+                            harm.worst_cycle,
+                            harm.worst_service,
+                            harm.recovered_after,
+                            harm.acted
                         );
                     }
                 }
