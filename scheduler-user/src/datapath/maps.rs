@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::HashSet, fs::File, ops::Range};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
@@ -26,6 +26,29 @@ pub struct ActiveTable {
     pub nodes: u32,
     /// Splits on its longest path.
     pub depth: u32,
+}
+
+/// A table that lies in the spare slot, ready to be made the active one.
+#[derive(Debug)]
+#[must_use = "it does not act before it is flipped"]
+pub struct Staged {
+    outer: ArrayOfMaps<MapData>,
+    slot: MapData,
+    _lock: File,
+}
+
+impl Staged {
+    /// Sets the pointer, which the next packet follows, and waits for the last one that follows the old pointer.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old model acts on then.
+    pub fn flip(mut self) -> Result<(), DatapathError> {
+        let set = self.outer.set(0, &self.slot, 0);
+        set.map_err(|source| DatapathError::Map {
+            name: names::MODEL,
+            source,
+        })
+    }
 }
 
 impl Datapath {
@@ -172,16 +195,24 @@ impl Datapath {
     /// # Errors
     /// If the table is not sound or a map can't be written; the old model acts on then.
     pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
+        self.stage(table)?.flip()
+    }
+
+    /// Checks a table and writes it into the spare slot, which no packet reads; no other can be staged meanwhile.
+    ///
+    /// # Errors
+    /// If the table is not sound or a map can't be written.
+    pub fn stage(&self, table: &Table) -> Result<Staged, DatapathError> {
         table
             .check()
             .map_err(|fault| DatapathError::UnsoundTable { fault })?;
         // Two who activate at once would both take the same slot for the spare one.
-        let _lock = self.instance.model_lock()?;
+        let lock = self.instance.model_lock()?;
         let fault = |source| DatapathError::Map {
             name: names::MODEL,
             source,
         };
-        let mut outer = self.model()?;
+        let outer = self.model()?;
         let active_id = match outer.get(&0, 0) {
             Ok(slot) => Some(slot.info().map_err(fault)?.id()),
             Err(MapError::KeyNotFound) => None,
@@ -192,7 +223,11 @@ impl Datapath {
         let spare = if a_is_active { b } else { a };
         let mut slot = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
         slot.set(0, table, 0).map_err(fault)?;
-        outer.set(0, &self.map_data(spare)?, 0).map_err(fault)
+        Ok(Staged {
+            outer,
+            slot: self.map_data(spare)?,
+            _lock: lock,
+        })
     }
 
     /// Head of the table in use; `None` if no model acts.
