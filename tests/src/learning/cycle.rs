@@ -23,7 +23,7 @@ use crate::{
     rows, treeline_binary,
 };
 
-const RATE_BPS: u64 = 1_000_000_000;
+const RATE_BPS: u64 = 100_000_000;
 /// Until the new generation must have classified a packet.
 const FLIP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -47,7 +47,7 @@ pub(crate) fn measure(count: usize, rounds: u32) -> Result<Vec<EndToEnd>> {
     let mut lines = Vec::new();
     // A poor model that a good one replaces.
     let poor = choice("port").context("the trainer is in the catalog")?;
-    let poor = poor.with(poor.defaults).train(&rows::made_up(20_000, 3))?;
+    let poor = poor.with(poor.defaults).train(&rows::messages(20_000, 3))?;
     for running in [None, Some(&poor)] {
         let mut parts = Vec::new();
         for _ in 0..rounds.max(1) {
@@ -80,7 +80,7 @@ impl Cycle {
             ..WindowLimits::default()
         };
         let mut window = Window::new(limits, 1);
-        for row in rows::made_up(count, 1) {
+        for row in rows::messages(count, 1) {
             window.push(row);
         }
         ensure!(window.len() == count, "the window does not hold all rows");

@@ -27,6 +27,60 @@ pub(crate) fn made_up(count: usize, seed: u64) -> Vec<Row> {
         .collect()
 }
 
+/// Mean time between messages.
+const MEAN_GAP_NS: f64 = 2e6;
+/// Shape and bounds of the sizes of messages: bounded Pareto.
+const SHAPE: f64 = 0.3;
+const SIZES_BYTES: [f64; 2] = [5e3, 30e6];
+const SEGMENT_BYTES: u64 = 1448;
+/// Doublings of the packet count that are decision points here.
+const DECISIONS: u32 = 7;
+
+/// Rows of whole messages at their decision points, from services whose sizes differ: what the replay needs.
+pub(crate) fn messages(count: usize, seed: u64) -> Vec<Row> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut rows = Vec::with_capacity(count + DECISIONS as usize);
+    let (mut at_ns, mut number) = (0, 0);
+    while rows.len() < count {
+        at_ns += (-(1.0 - random.random::<f64>()).ln() * MEAN_GAP_NS) as u64;
+        let service = random.random_range(0..SERVICES.len() as u32);
+        let place = (f64::from(service) + random.random::<f64>()) / SERVICES.len() as f64;
+        let total_bytes = pareto(place) as u64;
+        for packets in (0..DECISIONS).map(|doublings| 1u32 << doublings) {
+            let bytes_at = (u64::from(packets) * SEGMENT_BYTES).min(total_bytes);
+            let mut row = row(number, &mut random);
+            let mut set = |feature: Feature, value: u32| row.features[feature as usize] = value;
+            set(Feature::ServicePort, 8000 + service);
+            set(Feature::FromService, 1);
+            set(Feature::PacketBytes, SEGMENT_BYTES as u32);
+            set(Feature::MessagePackets, packets);
+            set(Feature::MessageBytes, bytes_at as u32);
+            // What went before tells no more than the port does.
+            set(Feature::ServiceLog2Q8, 0);
+            set(Feature::PeerLog2Q8, 0);
+            rows.push(Row {
+                bytes_at,
+                total_bytes,
+                remaining_bytes: total_bytes - bytes_at,
+                time_ns: at_ns + u64::from(packets) * 10_000,
+                ..row
+            });
+            if bytes_at == total_bytes {
+                break;
+            }
+        }
+        number += 1;
+    }
+    rows.truncate(count);
+    rows
+}
+
+fn pareto(place: f64) -> f64 {
+    let [least, most] = SIZES_BYTES;
+    let share = 1.0 - (least / most).powf(SHAPE);
+    least / (1.0 - place * share).powf(1.0 / SHAPE)
+}
+
 fn row(index: u64, random: &mut StdRng) -> Row {
     let (port, usual, by_request) = SERVICES[random.random_range(0..SERVICES.len())];
     let from_service = random.random_bool(0.7);
