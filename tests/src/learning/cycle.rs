@@ -19,7 +19,7 @@ use treeline::{
 
 use crate::{
     packets::{Egress, datagram},
-    report::{EndToEnd, Parts},
+    report::{EndToEnd, Outcome, Parts},
     rows, treeline_binary,
 };
 
@@ -31,7 +31,7 @@ const FLIP_LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// When the kernel refuses something, or the candidate is not accepted.
+/// When the kernel refuses something.
 pub(crate) fn measure(count: usize, rounds: u32) -> Result<Vec<EndToEnd>> {
     let bed = Bed::host()?;
     let site = Treeline {
@@ -54,7 +54,7 @@ pub(crate) fn measure(count: usize, rounds: u32) -> Result<Vec<EndToEnd>> {
             generation += 1;
             parts.push(cycle.turn(running, generation)?);
         }
-        lines.push(EndToEnd::of(count, running.is_some(), &parts));
+        lines.extend(EndToEnd::of(count, running.is_some(), parts));
     }
     Ok(lines)
 }
@@ -94,8 +94,8 @@ impl Cycle {
         })
     }
 
-    /// What the agent's learner does, step by step.
-    fn turn(&self, running: Option<&Model>, generation: u32) -> Result<Parts<Duration>> {
+    /// What the agent's learner does, step by step; here a refused candidate is flipped too, and the report says so.
+    fn turn(&self, running: Option<&Model>, generation: u32) -> Result<(Parts<Duration>, Outcome)> {
         let limits = JudgeLimits::of_rate(RATE_BPS);
         let mut clock = Instant::now();
         let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed();
@@ -107,12 +107,11 @@ impl Cycle {
         let verdict = judge(&candidate, running, &parts, &limits);
         let retirement = running.map(|running| retire(running, &rows, &limits));
         let judged = lap();
-        ensure!(
-            verdict.accepted,
-            "the candidate was refused: {}",
-            verdict.reason
-        );
         drop(retirement);
+        let outcome = Outcome {
+            refused: (!verdict.accepted).then_some(verdict.reason),
+            judged_messages: verdict.scores.gains.as_ref().map_or(0, |it| it.messages),
+        };
         let model = candidate.stamped(Provenance {
             generation,
             parent_generation: None,
@@ -128,7 +127,7 @@ impl Cycle {
         let staged = self.datapath.stage(&table)?;
         let stage = lap();
         let (classifies, returns) = self.flip(staged, generation)?;
-        Ok(Parts {
+        let parts = Parts {
             take_ms: take,
             train_ms: train,
             judge_ms: judged,
@@ -138,7 +137,8 @@ impl Cycle {
             flip_classifies_ms: classifies,
             flip_returns_ms: returns,
             total_ms: take + train + judged + save + compiled + stage + returns,
-        })
+        };
+        Ok((parts, outcome))
     }
 
     /// How long until a packet on another CPU meets the new table, and until the call returns.
@@ -157,7 +157,9 @@ impl Cycle {
             }
             let seen = probe.join().expect("the probe has no reason to panic");
             flipped?;
-            Ok((seen?.saturating_duration_since(began), returned))
+            let classifies = (seen?.checked_duration_since(began))
+                .context("a packet was counted for the generation before its flip")?;
+            Ok((classifies, returned))
         })
     }
 

@@ -48,19 +48,30 @@ impl Spread {
 impl Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { min, median, max } = self;
-        write!(f, "{min:.2} {median:.2} {max:.2}")
+        write!(f, "{min:.3} {median:.3} {max:.3}")
     }
 }
 
 /// From rows in the window to a generation that classifies packets, milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct EndToEnd {
     pub(crate) rows: usize,
     /// Whether a model ran before: it is judged too, against the candidate and for itself.
     pub(crate) running: bool,
     pub(crate) rounds: usize,
     #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+    #[serde(flatten)]
     pub(crate) parts: Parts<Spread>,
+}
+
+/// What the judge said: the same in all rounds, for the rows are the same.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Outcome {
+    /// Why the agent would not have deployed it; absent if it would.
+    pub(crate) refused: Option<String>,
+    /// Messages that were replayed.
+    pub(crate) judged_messages: u64,
 }
 
 /// The parts of a cycle; `total` counts the flip until its call returns.
@@ -102,13 +113,20 @@ impl Parts<Duration> {
 }
 
 impl EndToEnd {
-    pub(crate) fn of(rows: usize, running: bool, rounds: &[Parts<Duration>]) -> Self {
-        Self {
+    /// `None` without a round.
+    pub(crate) fn of(
+        rows: usize,
+        running: bool,
+        rounds: Vec<(Parts<Duration>, Outcome)>,
+    ) -> Option<Self> {
+        let (parts, outcomes): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
+        Some(Self {
             rows,
             running,
-            rounds: rounds.len(),
-            parts: Parts::spread(rounds),
-        }
+            rounds: parts.len(),
+            outcome: outcomes.into_iter().next_back()?,
+            parts: Parts::spread(&parts),
+        })
     }
 }
 
@@ -120,6 +138,14 @@ impl Display for EndToEnd {
             "{} rows to an active generation, {before} before; milliseconds, least, middle, most of {}",
             self.rows, self.rounds
         )?;
+        let Outcome {
+            refused,
+            judged_messages,
+        } = &self.outcome;
+        match refused {
+            Some(reason) => writeln!(f, "  {judged_messages} messages judged; refused: {reason}")?,
+            None => writeln!(f, "  {judged_messages} messages judged; accepted")?,
+        }
         let parts = &self.parts;
         for (name, spread) in [
             ("take", parts.take_ms),

@@ -2,6 +2,7 @@
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::{
+    class::{Cuts, FIRST_BYTES},
     features::{Feature, SLOTS},
     sample::Hook,
 };
@@ -30,49 +31,62 @@ pub(crate) fn made_up(count: usize, seed: u64) -> Vec<Row> {
 /// Mean time between messages.
 const MEAN_GAP_NS: f64 = 2e6;
 /// Shape and bounds of the sizes of messages: bounded Pareto.
-const SHAPE: f64 = 0.3;
-const SIZES_BYTES: [f64; 2] = [5e3, 30e6];
+const SHAPE: f64 = 0.6;
+const SIZES_BYTES: [f64; 2] = [500.0, 30e6];
 const SEGMENT_BYTES: u64 = 1448;
-/// Doublings of the packet count that are decision points here.
-const DECISIONS: u32 = 7;
 
-/// Rows of whole messages at their decision points, from services whose sizes differ: what the replay needs.
+/// Rows of whole messages at the kernel's decision points, whose size the request's length tells: what the replay needs.
 pub(crate) fn messages(count: usize, seed: u64) -> Vec<Row> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut rows = Vec::with_capacity(count + DECISIONS as usize);
+    let mut rows = Vec::with_capacity(count);
     let (mut at_ns, mut number) = (0, 0);
     while rows.len() < count {
         at_ns += (-(1.0 - random.random::<f64>()).ln() * MEAN_GAP_NS) as u64;
-        let service = random.random_range(0..SERVICES.len() as u32);
-        let place = (f64::from(service) + random.random::<f64>()) / SERVICES.len() as f64;
+        let place: f64 = random.random();
         let total_bytes = pareto(place) as u64;
-        for packets in (0..DECISIONS).map(|doublings| 1u32 << doublings) {
-            let bytes_at = (u64::from(packets) * SEGMENT_BYTES).min(total_bytes);
+        let request_bytes = 100 + (20_000.0 * place) as u32 + random.random_range(0..20);
+        for packets in decision_points(total_bytes) {
+            let bytes_at = (packets * SEGMENT_BYTES).min(total_bytes);
             let mut row = row(number, &mut random);
             let mut set = |feature: Feature, value: u32| row.features[feature as usize] = value;
-            set(Feature::ServicePort, 8000 + service);
+            set(Feature::ServicePort, 443);
             set(Feature::FromService, 1);
-            set(Feature::PacketBytes, SEGMENT_BYTES as u32);
-            set(Feature::MessagePackets, packets);
+            set(Feature::RequestBytes, request_bytes);
+            set(Feature::RequestPackets, request_bytes / 1448 + 1);
+            set(
+                Feature::PacketBytes,
+                (bytes_at - (packets - 1) * SEGMENT_BYTES) as u32,
+            );
+            set(Feature::TcpFlags, 0x18);
+            set(Feature::MessagePackets, packets as u32);
             set(Feature::MessageBytes, bytes_at as u32);
-            // What went before tells no more than the port does.
+            // What went before tells nothing.
             set(Feature::ServiceLog2Q8, 0);
             set(Feature::PeerLog2Q8, 0);
             rows.push(Row {
                 bytes_at,
                 total_bytes,
                 remaining_bytes: total_bytes - bytes_at,
-                time_ns: at_ns + u64::from(packets) * 10_000,
+                time_ns: at_ns + packets * 10_000,
                 ..row
             });
-            if bytes_at == total_bytes {
-                break;
-            }
         }
         number += 1;
     }
     rows.truncate(count);
     rows
+}
+
+/// Packets, from 1, at which the count doubles or a cut is passed.
+fn decision_points(bytes: u64) -> Vec<u64> {
+    let packets = bytes.div_ceil(SEGMENT_BYTES).max(1);
+    let cuts = Cuts::default().bytes.into_iter().chain([FIRST_BYTES]);
+    let passed = cuts.map(|cut| u64::from(cut) / SEGMENT_BYTES + 1);
+    let mut points: Vec<u64> = (0..40).map(|power| 1 << power).chain(passed).collect();
+    points.retain(|point| *point <= packets);
+    points.sort_unstable();
+    points.dedup();
+    points
 }
 
 fn pareto(place: f64) -> f64 {
