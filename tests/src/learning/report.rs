@@ -276,3 +276,19 @@ fn table(f: &mut fmt::Formatter<'_>, lines: &[Line], version: &str) -> fmt::Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_least_middle_and_most() {
+        let spread = Spread::of([3.0, 1.0, 2.0].into_iter());
+        let expected = Spread {
+            min: 1.0,
+            median: 2.0,
+            max: 3.0,
+        };
+        assert_eq!(spread, expected);
+    }
+}

@@ -166,3 +166,34 @@ fn row(index: u64, random: &mut StdRng) -> Row {
         shadow_log2_q8: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_whole_and_looked_at_where_the_kernel_does() {
+        let rows = messages(5000, 1);
+        assert_eq!(rows.len(), 5000);
+        for message in rows.chunk_by(|a, b| (a.flow_hash, a.message) == (b.flow_hash, b.message)) {
+            let packets: Vec<u32> = (message.iter())
+                .map(|row| row.feature(Feature::MessagePackets))
+                .collect();
+            assert!(message[0].is_first_packet() || message[0].total_bytes <= SEGMENT_BYTES);
+            assert_eq!(packets[0], 1);
+            assert!(packets.is_sorted_by(|a, b| a < b), "{packets:?}");
+            assert!(
+                message
+                    .iter()
+                    .all(|row| row.bytes_at + row.remaining_bytes == row.total_bytes)
+            );
+        }
+        assert_eq!(decision_points(30_000), [1, 2, 4, 8, 11, 16]);
+    }
+
+    #[test]
+    fn sizes_fill_their_bounds() {
+        let [least, most] = SIZES_BYTES;
+        assert!((pareto(0.0) - least).abs() < 1.0 && (pareto(1.0) - most).abs() < most / 1e6);
+    }
+}
