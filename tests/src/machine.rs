@@ -76,7 +76,7 @@ impl Ticks {
 
 /// Follows /proc/stat while a run lasts.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     first: Ticks,
     last: Ticks,
     looked: Instant,
@@ -84,7 +84,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn start() -> Result<Self> {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    ///
+    /// When /proc/stat can't be read.
+    pub fn start() -> Result<Self> {
         let first = Ticks::read()?;
         Ok(Self {
             first,
@@ -95,7 +100,11 @@ impl Watch {
     }
 
     /// To be called often; measures once a second.
-    pub(crate) fn look(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`].
+    pub fn look(&mut self) -> Result<()> {
         if self.looked.elapsed() >= Duration::from_secs(1) {
             let now = Ticks::read()?;
             self.peak = self.peak.max(now.shares_since(&self.last).0);
@@ -105,7 +114,12 @@ impl Watch {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Result<Disturbance> {
+    /// What it came to.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`].
+    pub fn finish(self) -> Result<Disturbance> {
         let (steal_mean, busy) = Ticks::read()?.shares_since(&self.first);
         Ok(Disturbance {
             steal_mean,

@@ -22,9 +22,9 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Time and quality of training, beside scikit-learn in a Python environment of the bench's own.
+    /// Training beside scikit-learn in a Python environment of the bench's own, a whole cycle, a running agent.
     Learning {
-        /// Passed on to treeline-bench-learning: --rows N,…, --rounds N, …; `-- --help` lists them.
+        /// Passed on to treeline-bench-learning: --quick, --only PART,…, --rows N,…, …; `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

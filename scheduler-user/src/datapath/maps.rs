@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::HashSet, ops::Range};
+use std::{collections::HashSet, fs::File, ops::Range};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
@@ -28,6 +28,30 @@ pub struct ActiveTable {
     pub nodes: u32,
     /// Splits on its longest path.
     pub depth: u32,
+}
+
+/// A table that lies in the spare slot, ready to act, or to be asked in the shadow.
+#[derive(Debug)]
+#[must_use = "it does not act before it is flipped"]
+pub struct Staged {
+    outer: ArrayOfMaps<MapData>,
+    at: u32,
+    slot: MapData,
+    _lock: File,
+}
+
+impl Staged {
+    /// Sets the pointer, which the next packet follows, and waits for the last one that follows the old pointer.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old model acts on then.
+    pub fn flip(mut self) -> Result<(), DatapathError> {
+        let set = self.outer.set(self.at, &self.slot, 0);
+        set.map_err(|source| DatapathError::Map {
+            name: names::MODEL,
+            source,
+        })
+    }
 }
 
 impl Datapath {
@@ -196,7 +220,7 @@ impl Datapath {
     /// # Errors
     /// If the table is not sound or a map can't be written; the old model acts on then.
     pub fn activate(&self, table: &Table) -> Result<(), DatapathError> {
-        self.place(names::MODEL_ACTS, table)
+        self.stage(table)?.flip()
     }
 
     /// Lets the kernel ask a second model beside the one that acts, whose answers only go into counts and samples.
@@ -206,7 +230,7 @@ impl Datapath {
     /// # Errors
     /// If the table is not sound or a map can't be written; what was in the shadow before stays there then.
     pub fn watch(&self, table: &Table) -> Result<(), DatapathError> {
-        self.place(names::MODEL_IN_SHADOW, table)
+        self.stage_at(names::MODEL_IN_SHADOW, table)?.flip()
     }
 
     /// Asks no second model any more.
@@ -220,17 +244,25 @@ impl Datapath {
         self.watch(&Box::new(Table { ..Table::EMPTY }))
     }
 
-    fn place(&self, at: u32, table: &Table) -> Result<(), DatapathError> {
+    /// Checks a table and writes it into the spare slot, which no packet reads; no other can be staged meanwhile.
+    ///
+    /// # Errors
+    /// If the table is not sound or a map can't be written.
+    pub fn stage(&self, table: &Table) -> Result<Staged, DatapathError> {
+        self.stage_at(names::MODEL_ACTS, table)
+    }
+
+    fn stage_at(&self, at: u32, table: &Table) -> Result<Staged, DatapathError> {
         table
             .check()
             .map_err(|fault| DatapathError::UnsoundTable { fault })?;
         // Two who activate at once would both take the same slot for the spare one.
-        let _lock = self.instance.model_lock()?;
+        let lock = self.instance.model_lock()?;
         let fault = |source| DatapathError::Map {
             name: names::MODEL,
             source,
         };
-        let mut outer = self.model()?;
+        let outer = self.model()?;
         let mut taken = Vec::new();
         for place in [names::MODEL_ACTS, names::MODEL_IN_SHADOW] {
             match outer.get(&place, 0) {
@@ -244,7 +276,12 @@ impl Datapath {
             if !taken.contains(&slot.info().map_err(fault)?.id()) {
                 let mut tables = Array::<_, Table>::try_from(self.map(spare)?).map_err(fault)?;
                 tables.set(0, table, 0).map_err(fault)?;
-                return outer.set(at, &slot, 0).map_err(fault);
+                return Ok(Staged {
+                    outer,
+                    at,
+                    slot,
+                    _lock: lock,
+                });
             }
         }
         // Two places take at most two of three slots.

@@ -30,7 +30,7 @@ use scheduler_common::{
 pub use self::{
     attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
-    maps::ActiveTable,
+    maps::{ActiveTable, Staged},
 };
 use crate::instance::{BPFFS, Instance};
 

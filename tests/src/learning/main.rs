@@ -1,18 +1,27 @@
-//! `treeline-bench-learning`: training time and quality beside scikit-learn's.
+//! `treeline-bench-learning`: training beside scikit-learn, a whole cycle, a running agent.
 //!
 //! Both learn from the same rows with the same depth and leaf size, on one thread, in turn; the least of
 //! several rounds counts. Ours is timed from rows to a model that is ready to compile, theirs is `fit` alone.
 
 #![forbid(unsafe_code)]
 
+mod agent;
+mod cycle;
+mod packets;
 mod peer;
 mod plot;
 mod report;
 mod rows;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use bed::machine::Watch;
 use clap::{Parser, ValueEnum};
 use treeline::{
     dataset::Row,
@@ -25,7 +34,8 @@ use crate::{
     report::{Line, Report},
 };
 
-/// Measures training against scikit-learn on the same rows.
+/// Measures training against scikit-learn on the same rows, a cycle from rows to an active generation, and what a running
+/// agent costs; the latter two need root.
 #[derive(Debug, Parser)]
 #[command(name = "treeline-bench-learning")]
 struct Options {
@@ -38,6 +48,24 @@ struct Options {
     /// Rounds, of which the fastest counts
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::ALL)]
+    only: Vec<Part>,
+    /// Rows in the window of the cycle
+    #[arg(long, default_value_t = 100_000)]
+    window: usize,
+    /// Seconds of the agent at rest
+    #[arg(long, default_value_t = 30)]
+    rest: u64,
+    /// Seconds of the agent under load
+    #[arg(long, default_value_t = 20)]
+    load: u64,
+    /// Samples a second that the load makes
+    #[arg(long, default_value_t = 50_000.0)]
+    samples: f64,
+    /// Few rows, one round and short looks: whether it works, not how fast
+    #[arg(long)]
+    quick: bool,
     /// Where learning.json, learning.svg and the Python environment go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -66,6 +94,21 @@ impl Pair {
     }
 }
 
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Training beside scikit-learn.
+    Training,
+    /// From rows in the window to an active generation.
+    EndToEnd,
+    /// A running agent, at rest and under load.
+    Agent,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Training, Self::EndToEnd, Self::Agent];
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// A table.
@@ -88,25 +131,83 @@ fn main() -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<()> {
-    let peer = Peer::install(&options.out)?;
-    let mut lines = Vec::new();
-    for count in &options.rows {
-        let train = rows::made_up(*count, 1);
-        let held_out = rows::made_up((*count / 2).min(100_000), 2);
-        peer.write(&train, &held_out)?;
-        for pair in &options.trainers {
-            lines.push(measured(*pair, &peer, (&train, &held_out), options.rounds)?);
-        }
+    let wanted = |part| options.only.contains(&part);
+    let needs_root = wanted(Part::EndToEnd) || wanted(Part::Agent);
+    ensure!(
+        !needs_root || nix::unistd::geteuid().is_root(),
+        "the cycle and the agent need kernel programs, which only root may load: run as root, or with `--only training`"
+    );
+    bed::wait::catch_interrupts()?;
+    fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot make {}", options.out.display()))?;
+    let watch = Watch::start()?;
+    let mut report = Report::default();
+    let before = load_average()?;
+    let rounds = if options.quick { 1 } else { options.rounds };
+    if wanted(Part::EndToEnd) {
+        let rows = if options.quick {
+            10_000
+        } else {
+            options.window
+        };
+        report.end_to_end = cycle::measure(rows, rounds)?;
     }
-    let report = Report::new(peer.version()?, lines);
+    if wanted(Part::Agent) {
+        let seconds = |seconds| Duration::from_secs(if options.quick { 3 } else { seconds });
+        let lengths = (seconds(options.rest), seconds(options.load));
+        report.agent = Some(agent::measure(lengths, options.samples, &options.out)?);
+    }
+    if wanted(Part::Training) {
+        training(options, rounds, &mut report)?;
+        plot::draw(&report, &options.out.join("learning.svg"))?;
+    }
+    report.machine = watch.finish()?;
+    report.load_average = [before, load_average()?];
     report.save(&options.out)?;
-    plot::draw(&report, &options.out.join("learning.svg"))?;
     #[expect(clippy::print_stdout, reason = "the command's result")]
     match options.format {
         Format::Text => println!("{report}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
     Ok(())
+}
+
+fn training(options: &Options, rounds: u32, report: &mut Report) -> Result<()> {
+    let peer = Peer::install(&options.out)?;
+    report.scikit_learn = Some(peer.version()?);
+    let counts: &[usize] = if options.quick {
+        &[10_000]
+    } else {
+        &options.rows
+    };
+    for count in counts {
+        let train = rows::made_up(*count, 1);
+        let held_out = rows::made_up((*count / 2).min(100_000), 2);
+        peer.write(&train, &held_out)?;
+        for pair in &options.trainers {
+            let line = measured(*pair, &peer, (&train, &held_out), rounds)?;
+            report.training.push(line);
+        }
+    }
+    Ok(())
+}
+
+/// Of the last minute.
+fn load_average() -> Result<f64> {
+    let told = fs::read_to_string("/proc/loadavg").context("cannot read the load average")?;
+    let first = told.split_whitespace().next().unwrap_or_default();
+    first.parse().context("the load average is no number")
+}
+
+/// The agent's binary of the same build.
+fn treeline_binary() -> Result<PathBuf> {
+    let path = env::current_exe()?.with_file_name("treeline");
+    ensure!(
+        path.exists(),
+        "{} is missing: run `cargo xtask bench learning`, which builds it",
+        path.display()
+    );
+    Ok(path)
 }
 
 fn measured(

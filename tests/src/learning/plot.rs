@@ -13,7 +13,7 @@ use crate::report::Report;
 /// The file can't be written.
 pub(crate) fn draw(report: &Report, path: &Path) -> Result<()> {
     let fault = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
-    let lines = &report.lines;
+    let lines = &report.training;
     let bounds = |values: Vec<f64>| {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(0.0, f64::max);

@@ -2,6 +2,7 @@
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::{
+    class::{Cuts, FIRST_BYTES},
     features::{Feature, SLOTS},
     sample::Hook,
 };
@@ -25,6 +26,73 @@ pub(crate) fn made_up(count: usize, seed: u64) -> Vec<Row> {
     (0..count)
         .map(|index| row(index as u64, &mut random))
         .collect()
+}
+
+/// Mean time between messages.
+const MEAN_GAP_NS: f64 = 2e6;
+/// Shape and bounds of the sizes of messages: bounded Pareto.
+const SHAPE: f64 = 0.6;
+const SIZES_BYTES: [f64; 2] = [500.0, 30e6];
+const SEGMENT_BYTES: u64 = 1448;
+
+/// Rows of whole messages at the kernel's decision points, whose size the request's length tells: what the replay needs.
+pub(crate) fn messages(count: usize, seed: u64) -> Vec<Row> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut rows = Vec::with_capacity(count);
+    let (mut at_ns, mut number) = (0, 0);
+    while rows.len() < count {
+        at_ns += (-(1.0 - random.random::<f64>()).ln() * MEAN_GAP_NS) as u64;
+        let place: f64 = random.random();
+        let total_bytes = pareto(place) as u64;
+        let request_bytes = 100 + (20_000.0 * place) as u32 + random.random_range(0..20);
+        for packets in decision_points(total_bytes) {
+            let bytes_at = (packets * SEGMENT_BYTES).min(total_bytes);
+            let mut row = row(number, &mut random);
+            let mut set = |feature: Feature, value: u32| row.features[feature as usize] = value;
+            set(Feature::ServicePort, 443);
+            set(Feature::FromService, 1);
+            set(Feature::RequestBytes, request_bytes);
+            set(Feature::RequestPackets, request_bytes / 1448 + 1);
+            set(
+                Feature::PacketBytes,
+                (bytes_at - (packets - 1) * SEGMENT_BYTES) as u32,
+            );
+            set(Feature::TcpFlags, 0x18);
+            set(Feature::MessagePackets, packets as u32);
+            set(Feature::MessageBytes, bytes_at as u32);
+            // What went before tells nothing.
+            set(Feature::ServiceLog2Q8, 0);
+            set(Feature::PeerLog2Q8, 0);
+            rows.push(Row {
+                bytes_at,
+                total_bytes,
+                remaining_bytes: total_bytes - bytes_at,
+                time_ns: at_ns + packets * 10_000,
+                ..row
+            });
+        }
+        number += 1;
+    }
+    rows.truncate(count);
+    rows
+}
+
+/// Packets, from 1, at which the count doubles or a cut is passed.
+fn decision_points(bytes: u64) -> Vec<u64> {
+    let packets = bytes.div_ceil(SEGMENT_BYTES).max(1);
+    let cuts = Cuts::default().bytes.into_iter().chain([FIRST_BYTES]);
+    let passed = cuts.map(|cut| u64::from(cut) / SEGMENT_BYTES + 1);
+    let mut points: Vec<u64> = (0..40).map(|power| 1 << power).chain(passed).collect();
+    points.retain(|point| *point <= packets);
+    points.sort_unstable();
+    points.dedup();
+    points
+}
+
+fn pareto(place: f64) -> f64 {
+    let [least, most] = SIZES_BYTES;
+    let share = 1.0 - (least / most).powf(SHAPE);
+    least / (1.0 - place * share).powf(1.0 / SHAPE)
 }
 
 fn row(index: u64, random: &mut StdRng) -> Row {
@@ -96,5 +164,36 @@ fn row(index: u64, random: &mut StdRng) -> Row {
         censored: false,
         shadow_generation: 0,
         shadow_log2_q8: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_whole_and_looked_at_where_the_kernel_does() {
+        let rows = messages(5000, 1);
+        assert_eq!(rows.len(), 5000);
+        for message in rows.chunk_by(|a, b| (a.flow_hash, a.message) == (b.flow_hash, b.message)) {
+            let packets: Vec<u32> = (message.iter())
+                .map(|row| row.feature(Feature::MessagePackets))
+                .collect();
+            assert!(message[0].is_first_packet() || message[0].total_bytes <= SEGMENT_BYTES);
+            assert_eq!(packets[0], 1);
+            assert!(packets.is_sorted_by(|a, b| a < b), "{packets:?}");
+            assert!(
+                message
+                    .iter()
+                    .all(|row| row.bytes_at + row.remaining_bytes == row.total_bytes)
+            );
+        }
+        assert_eq!(decision_points(30_000), [1, 2, 4, 8, 11, 16]);
+    }
+
+    #[test]
+    fn sizes_fill_their_bounds() {
+        let [least, most] = SIZES_BYTES;
+        assert!((pareto(0.0) - least).abs() < 1.0 && (pareto(1.0) - most).abs() < most / 1e6);
     }
 }

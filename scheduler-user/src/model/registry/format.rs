@@ -9,7 +9,7 @@ use super::{
     super::{Combine, DataWindow, Pruned, Split, Tree, TreeNode},
     *,
 };
-use crate::training::{Advantage, Lean, Scores};
+use crate::training::{Advantage, Lean};
 
 const DOCUMENT: &str = include_str!("../../../../docs/model-format.md");
 
