@@ -55,12 +55,12 @@ impl Flows {
         }
     }
 
-    /// Entries of the tables: room for twice the flows; a flood meets the usual size.
+    /// Entries of the tables: room for four times the flows, or crowded sets would lose some; a flood meets the usual size.
     const fn entries(self) -> u32 {
         match self {
             Self::One | Self::New => 65_536,
-            Self::Thousands => 2 << 16,
-            Self::Million => 2 << 20,
+            Self::Thousands => 4 << 16,
+            Self::Million => 4 << 20,
         }
     }
 
