@@ -140,6 +140,15 @@ fn a_recording_ends_whole_by_a_signal_and_can_be_learned_from() {
     assert!(learned["nodes"].as_u64() > Some(1), "{learned}");
     assert!(learned["judged_on_rows"].as_u64() > Some(50), "{learned}");
     assert!(learned["ingress_rows"].as_u64() > Some(0), "{learned}");
+    let worth = learned["importances"]
+        .as_array()
+        .expect("it asks for features");
+    let gains = worth.iter().filter_map(|it| it["gain"].as_f64());
+    assert!((gains.sum::<f64>() - 1.0).abs() < 1e-6, "{worth:?}");
+    assert_eq!(
+        learned["partial_dependence"].as_array().map(Vec::len),
+        Some(worth.len())
+    );
     site.call(&["model", "show", model])
         .expect(0)
         .says("service_port");

@@ -6,14 +6,23 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use scheduler_common::sample::Hook;
 use serde::Serialize;
+use tracing::info;
 
 use super::{Format, print, print_json};
 use crate::{
     dataset::{Row, store},
     learning::unix_now_s,
     model::{Model, Provenance, Registry},
-    training::{self, JudgeLimits, Parts, Scores, TRAINERS, judge, split},
+    training::{
+        self, Candidate, Dependence, Importance, JudgeLimits, Parts, Scores, SearchPlan,
+        SearchReport, TRAINERS, Trainer, judge, split,
+    },
 };
+
+/// For the shuffles behind the importances: the same data gives the same answer.
+const SEED: u64 = 0;
+/// Features named in the text.
+const NAMED_FEATURES: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -23,6 +32,10 @@ pub(super) struct TrainArgs {
     /// How to learn.
     #[arg(long, default_value = "tree", value_name = "NAME")]
     trainer: String,
+    /// Look for a better trainer and better parameters first, by foretelling later parts of the earlier share from what
+    /// came before each; takes minutes on large datasets.
+    #[arg(long, conflicts_with = "trainer")]
+    search: bool,
     /// Write the model there, for `treeline run --model`.
     #[arg(long, value_name = "MODEL.json")]
     out: Option<PathBuf>,
@@ -54,6 +67,12 @@ struct Outcome<'a> {
     accepted: bool,
     reason: &'a str,
     scores: Scores,
+    /// What was tried; absent without `--search`.
+    search: Option<SearchReport>,
+    /// What each feature is worth, on the rows that judge; absent where there are none.
+    importances: Vec<Importance>,
+    /// What the model says along each feature, all else as it was.
+    partial_dependence: Vec<Dependence>,
     model: Option<String>,
 }
 
@@ -68,14 +87,7 @@ struct Data {
 }
 
 pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
-    let trainer = training::trainer(&args.trainer).with_context(|| {
-        let names: Vec<&str> = TRAINERS.iter().map(|of| of.name).collect();
-        format!(
-            "there is no trainer {:?}; there are: {}",
-            args.trainer,
-            names.join(", ")
-        )
-    })?;
+    let named = named(&args.trainer)?;
     let limits = JudgeLimits {
         train_share: args.train_share,
         ..JudgeLimits::default()
@@ -89,6 +101,15 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
             data.ingress_rows
         );
     }
+    let search = if args.search {
+        Some(search(&data.parts.train)?)
+    } else {
+        None
+    };
+    let trainer = match &search {
+        Some(report) => chosen(report.winner())?,
+        None => named,
+    };
     let started = Instant::now();
     let candidate = trainer.train(&data.parts.train)?;
     let train_ms = started.elapsed().as_millis() as u64;
@@ -119,6 +140,9 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
         accepted: verdict.accepted,
         reason: &verdict.reason,
         scores: verdict.scores,
+        search,
+        importances: training::importances(&model, &data.parts.held_out, SEED),
+        partial_dependence: training::partial_dependence(&model, &data.parts.held_out),
         model: file,
     };
     match format {
@@ -128,6 +152,41 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn named(name: &str) -> anyhow::Result<Box<dyn Trainer>> {
+    training::trainer(name).with_context(|| {
+        let names: Vec<&str> = TRAINERS.iter().map(|of| of.name).collect();
+        format!(
+            "there is no trainer {name:?}; there are: {}",
+            names.join(", ")
+        )
+    })
+}
+
+fn search(rows: &[Row]) -> anyhow::Result<SearchReport> {
+    let report = training::search(rows, &SearchPlan::default(), |step| {
+        let Candidate {
+            trainer,
+            parameters,
+        } = &step.latest.candidate;
+        info!(
+            trainer,
+            splits = parameters.splits,
+            min_leaf_rows = parameters.min_leaf_rows,
+            error_log2 = step.latest.rmse_log2,
+            "tried {} of {}",
+            step.done,
+            step.of
+        );
+    })?;
+    Ok(report)
+}
+
+/// The trainer that the search found best.
+fn chosen(best: &Candidate) -> anyhow::Result<Box<dyn Trainer>> {
+    let choice = training::choice(&best.trainer).context("the search tried an unknown trainer")?;
+    Ok(choice.with(best.parameters))
 }
 
 fn nodes(model: &Model) -> usize {
@@ -174,6 +233,8 @@ fn text(outcome: &Outcome<'_>) -> String {
         accepted,
         reason,
         scores,
+        search,
+        importances,
         model,
         ..
     } = outcome;
@@ -194,6 +255,85 @@ fn text(outcome: &Outcome<'_>) -> String {
             }
         ),
     ];
+    if let Some(search) = search {
+        let Candidate {
+            trainer,
+            parameters,
+        } = search.winner();
+        lines.insert(
+            1,
+            format!(
+                "searched {} candidates on {} parts: {trainer} with {} splits and leaves of {} rows",
+                search.scores.len(),
+                search.folds.len(),
+                parameters.splits,
+                parameters.min_leaf_rows
+            ),
+        );
+    }
+    let worth = importances.iter().take(NAMED_FEATURES);
+    lines.extend(worth.map(|importance| format!("feature  {importance}")));
     lines.extend(model.iter().map(|file| format!("model    {file}")));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::samples;
+
+    fn recorded(path: &std::path::Path, flows: u64) {
+        let rows: Vec<Row> = (0..600)
+            .map(|time| {
+                let port = if time % 3 == 0 { 80 } else { 443 };
+                Row {
+                    remaining_bytes: if port == 80 { 1_000_000 } else { 2_000 } + time % 7,
+                    ..samples::row(time % flows, time, port)
+                }
+            })
+            .collect();
+        let mut writer = store::Writer::create(path, 10_000).unwrap();
+        writer.begin("eth0");
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn args(from: PathBuf, out: PathBuf) -> TrainArgs {
+        TrainArgs {
+            from: vec![from],
+            trainer: "tree".to_owned(),
+            search: true,
+            out: Some(out),
+            train_share: 0.7,
+        }
+    }
+
+    #[test]
+    fn a_search_hands_the_simplest_of_the_best_to_training() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, out) = (
+            directory.path().join("rows.parquet"),
+            directory.path().join("model.json"),
+        );
+        recorded(&from, 600);
+        train(Format::Json, &args(from, out.clone())).unwrap();
+        let model = Registry::load_file(&out).unwrap();
+        // Two ports tell all, so nothing is better than the first of the plan.
+        assert_eq!(model.trainer, "tree");
+        let first = &SearchPlan::default().candidates[0];
+        assert!(model.summary().depth <= u32::from(first.parameters.splits));
+    }
+
+    #[test]
+    fn a_search_that_only_meets_known_flows_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, out) = (
+            directory.path().join("rows.parquet"),
+            directory.path().join("model.json"),
+        );
+        recorded(&from, 3);
+        let error = train(Format::Json, &args(from, out.clone())).unwrap_err();
+        assert!(error.to_string().contains("seen before"), "{error}");
+        assert!(!out.exists());
+    }
 }

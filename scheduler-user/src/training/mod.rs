@@ -75,6 +75,15 @@ pub enum TrainError {
     /// The model is too large, and even its stumps are.
     #[error("the model can't be made to fit the table: {0}")]
     Table(String),
+    /// Rows enough, but the later ones are of the same flows as the earlier.
+    #[error(
+        "too few of {rows} rows are of flows that were not seen before, so nothing can be foretold of them: \
+         record for longer, or train without --search"
+    )]
+    TooFewFlows {
+        /// Rows there are.
+        rows: usize,
+    },
     /// The learning library failed.
     #[error("the learning library failed: {0}")]
     Library(String),

@@ -133,6 +133,9 @@ pub fn search(
 ) -> Result<SearchReport, TrainError> {
     let parts = parts(rows, plan);
     let needed = plan.min_held_out * (plan.folds + 1);
+    if parts.is_empty() && rows.len() >= needed {
+        return Err(TrainError::TooFewFlows { rows: rows.len() });
+    }
     if parts.is_empty() {
         return Err(TrainError::TooFewRows {
             rows: rows.len(),
