@@ -19,6 +19,7 @@ pub mod mix;
 pub mod netns;
 pub mod options;
 pub mod page;
+pub mod peers;
 pub mod report;
 pub mod scheme;
 pub mod stats;
