@@ -397,7 +397,7 @@ impl Drop for Guard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::{Bed, UPLINK};
+    use crate::{beds::Bed, netns::UPLINK};
 
     const RULES: [PortRule; 2] = [
         PortRule {

@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use bed::netns::{Bed, Namespace, SERVER_V4};
+use bed::{
+    beds::Bed,
+    netns::{Namespace, SERVER_V4},
+};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use socket2::SockRef;
 

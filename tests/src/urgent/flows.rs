@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use bed::netns::{Bed, CLIENT_V4, SERVER_V4};
+use bed::{
+    beds::Bed,
+    netns::{CLIENT_V4, SERVER_V4},
+};
 use nix::{
     sys::{
         socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns},

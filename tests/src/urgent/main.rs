@@ -18,13 +18,15 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bed::{
+    beds::Bed,
     machine::Watch,
-    netns::{Bed, UPLINK},
+    netns::UPLINK,
     options::Format,
     peers::Kernel,
     wait,
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
 
 use crate::{
     bulk::{Bulk, Offer},
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// Schemes: aging, aging-plain (no streams), aging-sure (a quarter for the top band), treeline, or a peer [default: all that the kernel has]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     schemes: Vec<Scheme>,
+    /// Where the bottleneck is
+    #[arg(long, value_enum, default_value_t = BedKind::Router)]
+    bed: BedKind,
     /// Rounds of all schemes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -64,7 +69,7 @@ pub(crate) struct Options {
     /// Seed of the packets
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Largest super-packet, bytes
+    /// Largest super-packet on the host bed, bytes
     #[arg(long, default_value_t = 2_000)]
     gso_max_bytes: u32,
     /// The treeline binary [default: beside this one]
@@ -76,6 +81,16 @@ pub(crate) struct Options {
     /// What to print at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// Where the bottleneck is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum BedKind {
+    /// The sender's own egress, where TCP keeps its queue short by itself.
+    Host,
+    /// A router between two hosts, each packet alone.
+    Router,
 }
 
 /// Time for queues to fill before a packet counts.
@@ -108,7 +123,10 @@ fn run(options: &Options) -> Result<()> {
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let kernel = Kernel::ask()?;
     let schemes = Scheme::chosen(&options.schemes, kernel)?;
-    let bed = Bed::host()?;
+    let bed = match options.bed {
+        BedKind::Host => Bed::host()?,
+        BedKind::Router => Bed::router()?,
+    };
     bed.limit_super_packets(options.gso_max_bytes)?;
     let stage = Stage::new(options, &bed, kernel)?;
     if schemes.contains(&Scheme::Treeline) {
@@ -192,7 +210,7 @@ fn pass(time: Duration, watch: &mut Watch) -> Result<()> {
 /// Packets that the uplink's queues have dropped.
 fn drops(bed: &Bed) -> Result<u64> {
     let listed = bed
-        .server
+        .shaped()
         .tc(&format!("-s -j qdisc show dev {UPLINK}"))?;
     let listed: Vec<serde_json::Value> =
         serde_json::from_str(&listed).context("cannot read tc's answer")?;

@@ -7,7 +7,7 @@ use bed::machine::Disturbance;
 use serde::Serialize;
 
 use crate::{
-    Options,
+    BedKind, Options,
     bulk::Goodput,
     flows::{Delivered, Delivery},
     kind::Kind,
@@ -166,6 +166,7 @@ impl Spread {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setting {
     kernel: String,
+    bed: BedKind,
     rate_bps: u64,
     rounds: u32,
     lead_s: u64,
@@ -183,6 +184,7 @@ impl From<&Options> for Setting {
             .unwrap_or_default();
         Self {
             kernel: release,
+            bed: options.bed,
             rate_bps: options.rate,
             rounds: options.rounds,
             lead_s: options.lead,

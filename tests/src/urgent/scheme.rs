@@ -5,7 +5,8 @@ use std::{env, fs, path::PathBuf, str::FromStr, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use bed::{
     agent::{Running, Treeline},
-    netns::{Bed, UPLINK},
+    beds::Bed,
+    netns::UPLINK,
     peers::{Guard, Kernel, Peer, Plan, PortRule},
     wait,
 };
@@ -122,7 +123,7 @@ impl<'a> Stage<'a> {
             treeline: Treeline {
                 binary,
                 instance: format!("urgent-{}", std::process::id()),
-                namespace: &bed.server,
+                namespace: bed.shaped(),
                 rate_bps: options.rate,
             },
             kernel,
@@ -159,7 +160,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn set_up(&'a self, scheme: Scheme) -> Result<Standing<'a>> {
         match scheme {
             Scheme::Peer(peer) => {
-                let guard = self.plan(peer).install(&self.bed.server, UPLINK)?;
+                let guard = self.plan(peer).install(self.bed.shaped(), UPLINK)?;
                 Ok(Standing::Peer { _guard: guard })
             }
             Scheme::Treeline => {
@@ -171,7 +172,7 @@ impl<'a> Stage<'a> {
                 let standing = Standing::Programs(&self.treeline, None);
                 match scheme {
                     Scheme::AgingPlain => self.without_streams()?,
-                    Scheme::AgingSure => drop(self.bed.server.tc(&self.sure_class())?),
+                    Scheme::AgingSure => drop(self.bed.shaped().tc(&self.sure_class())?),
                     _ => {}
                 }
                 Ok(standing)
