@@ -200,7 +200,15 @@ mod tests {
             }
             on_top * 1_000_000 / time_us
         };
-        for (calm, burst) in [(0, 40), (8, 8), (9, 7), (34, 40), (64, 16), (80, 40), (1, 0)] {
+        for (calm, burst) in [
+            (0, 40),
+            (8, 8),
+            (9, 7),
+            (34, 40),
+            (64, 16),
+            (80, 40),
+            (1, 0),
+        ] {
             for slow_us in [2_000, 5_000, 11_000, 12_500, 14_000] {
                 let rate = most(calm, burst, slow_us);
                 assert!(rate <= pausing, "{calm} {burst} {slow_us}: {rate}");

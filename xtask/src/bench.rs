@@ -49,6 +49,9 @@ struct Place {
     /// On these kernels under QEMU, such as 7.3, which have disciplines that this one may lack
     #[arg(long, value_delimiter = ',', value_name = "SERIES")]
     vm: Vec<Series>,
+    /// With the programs of the debug profile, which build sooner and learn more slowly
+    #[arg(long, requires = "vm")]
+    debug: bool,
     /// QEMU runs ahead of everything else on this machine
     #[arg(long, requires = "vm")]
     realtime: bool,
@@ -94,9 +97,23 @@ fn on_other_kernels(
     args: &[OsString],
 ) -> Result<()> {
     setup::run(machine)?;
-    demo::build(machine)?;
+    let (profile, release) = if place.debug {
+        ("debug", None)
+    } else {
+        ("release", Some("--release"))
+    };
+    let mut cargo = machine.cargo();
+    cargo.arg("build").args(release);
+    cargo.args(["--package", "treeline", "--package", "treeline-tests"]);
+    cargo.args(["--bin", "treeline", "--bin", program]);
+    ensure!(
+        child::shown(&mut cargo)?,
+        "`{}` failed",
+        child::describe(&cargo)
+    );
     let bench = Bench {
         program,
+        built: machine.target.join(profile),
         args,
         realtime: place.realtime,
     };

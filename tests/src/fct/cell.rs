@@ -160,10 +160,10 @@ pub(crate) fn measure(
         .schemes
         .iter()
         .map(|name| {
-            let settings = scheme::describe(*name, place.kind, rate_bps);
-            SchemeReport::new(*name, settings, tuned.of(*name))
+            let settings = scheme::describe(*name, place.kind, rate_bps, &tuned)?;
+            Ok(SchemeReport::new(*name, settings, tuned.of(*name)))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let mut cell = Cell {
         workload: workload.name,
         about: workload.about,
@@ -326,5 +326,6 @@ pub(crate) fn tune(place: &Place<'_>, workload: &'static Workload, demand: &Dema
             bytes: [(100_000.0 * demand.scale) as u32; BANDS - 1],
             _pad: 0,
         },
+        services: workload.services,
     }
 }

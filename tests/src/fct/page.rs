@@ -19,6 +19,13 @@ const fn colour(scheme: Scheme) -> (u8, u8, u8) {
     match scheme {
         Scheme::Fifo => (120, 127, 137),
         Scheme::PfifoFast => (176, 180, 186),
+        Scheme::PortRules => (150, 110, 70),
+        Scheme::Qosify => (190, 150, 110),
+        Scheme::FqCodel => (190, 30, 45),
+        Scheme::Fq => (225, 120, 120),
+        Scheme::CakeBesteffort => (120, 60, 150),
+        Scheme::Prio => (90, 90, 40),
+        Scheme::Ets => (150, 150, 90),
         Scheme::Aging100k => (204, 121, 167),
         Scheme::AgingDefault => (240, 200, 60),
         Scheme::Aging => (222, 143, 5),

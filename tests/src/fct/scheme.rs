@@ -1,12 +1,14 @@
 //! The schemes that are compared, and what each sets up.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bed::{
     agent::Treeline,
     beds::Bed,
     netns::UPLINK,
+    peers::{Guard, Kernel, Peer, Plan, PortRule, Rank},
     scheme::{BANDS_BASE, Shaper},
     traffic::{Counted, Mark, Marking},
+    workload::{FIRST_PORT, Service, Usually},
 };
 use clap::ValueEnum;
 use scheduler_common::class::{BANDS, Cuts};
@@ -22,6 +24,20 @@ pub(crate) enum Scheme {
     Fifo,
     /// The kernel's three bands by TOS, which nobody sets here.
     PfifoFast,
+    /// HTB classes by fixed ports, as a careful administrator writes them.
+    PortRules,
+    /// Two heuristics of qosify.
+    Qosify,
+    /// fq_codel, where the kernel has it.
+    FqCodel,
+    /// fq, where the kernel has it.
+    Fq,
+    /// CAKE without classes, where the kernel has it.
+    CakeBesteffort,
+    /// sch_prio by the same ports, where the kernel has it.
+    Prio,
+    /// ets by the same ports, where the kernel has it.
+    Ets,
     /// The kernel program without a model, two bands: up to 100 KB sent, and beyond.
     #[value(name = "aging-100k")]
     #[serde(rename = "aging-100k")]
@@ -40,9 +56,16 @@ pub(crate) enum Scheme {
 
 impl Scheme {
     /// In the order of tables.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Fifo,
         Self::PfifoFast,
+        Self::PortRules,
+        Self::Qosify,
+        Self::FqCodel,
+        Self::Fq,
+        Self::CakeBesteffort,
+        Self::Prio,
+        Self::Ets,
         Self::Aging100k,
         Self::AgingDefault,
         Self::Aging,
@@ -57,6 +80,13 @@ impl Scheme {
         match self {
             Self::Fifo => "fifo",
             Self::PfifoFast => "pfifo-fast",
+            Self::PortRules => "port-rules",
+            Self::Qosify => "qosify",
+            Self::FqCodel => "fq-codel",
+            Self::Fq => "fq",
+            Self::CakeBesteffort => "cake-besteffort",
+            Self::Prio => "prio",
+            Self::Ets => "ets",
             Self::Aging100k => "aging-100k",
             Self::AgingDefault => "aging-default",
             Self::Aging => "aging",
@@ -64,6 +94,25 @@ impl Scheme {
             Self::Oracle => "oracle",
             Self::OracleSrpt => "oracle-srpt",
         }
+    }
+
+    /// The kernel's own discipline that it is, if it is one.
+    pub(crate) const fn peer(self) -> Option<Peer> {
+        Some(match self {
+            Self::PortRules => Peer::PortRules,
+            Self::Qosify => Peer::Qosify,
+            Self::FqCodel => Peer::FqCodel,
+            Self::Fq => Peer::Fq,
+            Self::CakeBesteffort => Peer::CakeBesteffort,
+            Self::Prio => Peer::Prio,
+            Self::Ets => Peer::Ets,
+            _ => return None,
+        })
+    }
+
+    /// Whether every kernel has it; the others run where they are asked for.
+    pub(crate) const fn is_everywhere(self) -> bool {
+        matches!(self.peer(), None | Some(Peer::PortRules | Peer::Qosify))
     }
 
     /// Whether the treeline binary is needed.
@@ -82,18 +131,44 @@ pub(crate) struct Tuned {
     pub(crate) oracle: Cuts,
     /// 100 KB, scaled.
     pub(crate) two_bands: Cuts,
+    /// What an administrator writes rules for.
+    pub(crate) services: &'static [Service],
 }
 
 impl Tuned {
     /// Cut points that a scheme runs with, as far as the bench decides.
     pub(crate) fn of(&self, scheme: Scheme) -> Option<Cuts> {
         match scheme {
-            Scheme::Fifo | Scheme::PfifoFast | Scheme::Treeline => None,
+            Scheme::Fifo
+            | Scheme::PfifoFast
+            | Scheme::PortRules
+            | Scheme::Qosify
+            | Scheme::FqCodel
+            | Scheme::Fq
+            | Scheme::CakeBesteffort
+            | Scheme::Prio
+            | Scheme::Ets
+            | Scheme::Treeline => None,
             Scheme::Aging100k => Some(self.two_bands),
             Scheme::AgingDefault => Some(Cuts::default()),
             Scheme::Aging => Some(self.aging),
             Scheme::Oracle | Scheme::OracleSrpt => Some(self.oracle),
         }
+    }
+
+    /// A careful administrator's rules for the workload's ports.
+    fn rules(&self) -> Vec<PortRule> {
+        (FIRST_PORT..)
+            .zip(self.services)
+            .map(|(port, service)| PortRule {
+                port,
+                rank: match service.usually {
+                    Usually::Interactive => Rank::Interactive,
+                    Usually::Ordinary => Rank::Normal,
+                    Usually::Bulk => Rank::Bulk,
+                },
+            })
+            .collect()
     }
 }
 
@@ -104,13 +179,14 @@ pub(crate) enum Standing<'a> {
         marking: Option<Marking>,
     },
     Programs(&'a Treeline<'a>),
+    Peer(Guard<'a>),
 }
 
 impl Standing<'_> {
     pub(crate) const fn marking(&self) -> Option<Marking> {
         match self {
             Self::Shaper { marking, .. } => *marking,
-            Self::Programs(_) => None,
+            Self::Programs(_) | Self::Peer(_) => None,
         }
     }
 }
@@ -136,6 +212,11 @@ pub(crate) fn set_up<'a>(
     treeline: &'a Treeline<'a>,
 ) -> Result<Standing<'a>> {
     let uplink = bed.shaped();
+    if let Some(peer) = scheme.peer() {
+        let rules = tuned.rules();
+        let plan = plan(peer, rate_bps, &rules)?;
+        return Ok(Standing::Peer(plan.install(uplink, UPLINK)?));
+    }
     let plain = |shaper| Standing::Shaper {
         _shaper: shaper,
         marking: None,
@@ -145,11 +226,26 @@ pub(crate) fn set_up<'a>(
         Scheme::PfifoFast => plain(Shaper::pfifo_fast(uplink, rate_bps)?),
         Scheme::Oracle => oracle(bed, rate_bps, tuned.oracle, Counted::Whole)?,
         Scheme::OracleSrpt => oracle(bed, rate_bps, tuned.oracle, Counted::Remaining)?,
-        Scheme::Aging100k | Scheme::AgingDefault | Scheme::Aging | Scheme::Treeline => {
+        _ => {
             let cuts = tuned.of(scheme).unwrap_or_default();
             treeline.up_with_cuts(cuts)?;
             Standing::Programs(treeline)
         }
+    })
+}
+
+fn plan(peer: Peer, rate_bps: u64, rules: &[PortRule]) -> Result<Plan<'_>> {
+    let kernel = Kernel::ask()?;
+    ensure!(
+        peer.is_there(kernel),
+        "this kernel has no {}; leave it out of --schemes",
+        peer.name()
+    );
+    Ok(Plan {
+        peer,
+        rate_bps,
+        rules,
+        kernel,
     })
 }
 
@@ -172,7 +268,18 @@ fn oracle(bed: &Bed, rate_bps: u64, cuts: Cuts, counted: Counted) -> Result<Stan
 }
 
 /// A scheme's settings in words and commands, for the report.
-pub(crate) fn describe(scheme: Scheme, bed: BedKind, rate_bps: u64) -> Vec<String> {
+///
+/// # Errors
+/// When the kernel lacks it, or can't be asked.
+pub(crate) fn describe(
+    scheme: Scheme,
+    bed: BedKind,
+    rate_bps: u64,
+    tuned: &Tuned,
+) -> Result<Vec<String>> {
+    if let Some(peer) = scheme.peer() {
+        return Ok(plan(peer, rate_bps, &tuned.rules())?.commands(UPLINK));
+    }
     let rate = format!("{rate_bps}bit");
     let one = |leaf: &str| {
         vec![
@@ -187,16 +294,12 @@ pub(crate) fn describe(scheme: Scheme, bed: BedKind, rate_bps: u64) -> Vec<Strin
     let bands = format!(
         "treeline's HTB 7e: at {rate}: {BANDS} classes in strict priority, each sure of a hundredth, pfifo leaves of 125 packets"
     );
-    match scheme {
+    Ok(match scheme {
         Scheme::Fifo => one("pfifo limit 1000"),
         Scheme::PfifoFast => one("pfifo_fast"),
         Scheme::Aging100k | Scheme::AgingDefault | Scheme::Aging => vec![
             bands,
             format!("treeline up {UPLINK} --rate {rate} --model none, cut points as listed"),
-        ],
-        Scheme::Treeline => vec![
-            bands,
-            format!("treeline run {UPLINK} --rate {rate}, with the model learned before"),
         ],
         Scheme::Oracle | Scheme::OracleSrpt => vec![
             bands,
@@ -207,7 +310,11 @@ pub(crate) fn describe(scheme: Scheme, bed: BedKind, rate_bps: u64) -> Vec<Strin
                 }
             },
         ],
-    }
+        _ => vec![
+            bands,
+            format!("treeline run {UPLINK} --rate {rate}, with the model learned before"),
+        ],
+    })
 }
 
 #[cfg(test)]
@@ -216,6 +323,12 @@ mod tests {
 
     #[test]
     fn every_scheme_has_one_name_and_says_what_it_sets() {
+        let tuned = Tuned {
+            aging: Cuts::default(),
+            oracle: Cuts::default(),
+            two_bands: Cuts::default(),
+            services: bed::workload::WORKLOADS[0].services,
+        };
         for (place, scheme) in Scheme::ALL.into_iter().enumerate() {
             let value = scheme.to_possible_value().unwrap();
             assert_eq!(value.get_name(), scheme.name());
@@ -226,7 +339,10 @@ mod tests {
                     .all(|other| other.name() != scheme.name())
             );
             for bed in [BedKind::Host, BedKind::Router] {
-                assert!(!describe(scheme, bed, 200_000_000).is_empty());
+                if scheme.is_everywhere() {
+                    let settings = describe(scheme, bed, 200_000_000, &tuned).unwrap();
+                    assert!(!settings.is_empty());
+                }
             }
         }
     }

@@ -46,7 +46,9 @@ impl Classifier {
             program
                 .attach_with_options(device, TcAttachType::Egress, order)
                 .map(drop)
-                .with_context(|| format!("cannot attach {PROGRAM}; it needs a kernel of 6.6 or later"))
+                .with_context(|| {
+                    format!("cannot attach {PROGRAM}; it needs a kernel of 6.6 or later")
+                })
         })?;
         Ok(Self { _ebpf: ebpf })
     }

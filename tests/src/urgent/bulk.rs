@@ -108,7 +108,8 @@ impl Bulk {
             let at = SocketAddr::new(SERVER_V4, port);
             take(at, ENDLESS, &received[0], &stop)
         })?;
-        self.threads.push(thread::spawn(move || drop(thread.join())));
+        self.threads
+            .push(thread::spawn(move || drop(thread.join())));
         Ok(())
     }
 
@@ -133,16 +134,16 @@ impl Bulk {
             }
             Ok(())
         })?;
-        self.threads.push(thread::spawn(move || drop(thread.join())));
+        self.threads
+            .push(thread::spawn(move || drop(thread.join())));
         Ok(())
     }
 
     /// Ends everything; what came through since the start.
     pub(crate) fn finish(self) -> Goodput {
         let seconds = self.since.elapsed().as_secs_f64();
-        let mbps = |received: &AtomicU64| {
-            received.load(Ordering::Relaxed) as f64 * 8.0 / 1e6 / seconds
-        };
+        let mbps =
+            |received: &AtomicU64| received.load(Ordering::Relaxed) as f64 * 8.0 / 1e6 / seconds;
         let goodput = Goodput {
             downloads_mbps: mbps(&self.received[0]),
             web_mbps: mbps(&self.received[1]),

@@ -281,7 +281,9 @@ fn echo(mut stream: TcpStream, shared: &Shared) -> Result<()> {
 fn framed(waiting: &[u8]) -> Option<usize> {
     let length = waiting.get(8..STAMP_BYTES)?.try_into().ok()?;
     let bytes = usize::try_from(u64::from_be_bytes(length)).ok()?;
-    (STAMP_BYTES..=waiting.len()).contains(&bytes).then_some(bytes)
+    (STAMP_BYTES..=waiting.len())
+        .contains(&bytes)
+        .then_some(bytes)
 }
 
 /// Notes the delay of all that comes in on a socket.

@@ -17,14 +17,7 @@ mod scheme;
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use bed::{
-    beds::Bed,
-    machine::Watch,
-    netns::UPLINK,
-    options::Format,
-    peers::Kernel,
-    wait,
-};
+use bed::{beds::Bed, machine::Watch, netns::UPLINK, options::Format, peers::Kernel, wait};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -108,7 +101,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "progress and errors are for the person who waits")]
+#[expect(
+    clippy::print_stderr,
+    reason = "progress and errors are for the person who waits"
+)]
 fn say(what: &str) {
     eprintln!("{what}");
 }
@@ -209,9 +205,7 @@ fn pass(time: Duration, watch: &mut Watch) -> Result<()> {
 
 /// Packets that the uplink's queues have dropped.
 fn drops(bed: &Bed) -> Result<u64> {
-    let listed = bed
-        .shaped()
-        .tc(&format!("-s -j qdisc show dev {UPLINK}"))?;
+    let listed = bed.shaped().tc(&format!("-s -j qdisc show dev {UPLINK}"))?;
     let listed: Vec<serde_json::Value> =
         serde_json::from_str(&listed).context("cannot read tc's answer")?;
     // A parent counts its children's.

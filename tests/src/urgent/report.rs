@@ -285,7 +285,10 @@ impl Report {
 impl Row {
     fn line(&self, kind: Kind) -> String {
         let each = |value: fn(&Figures) -> f64| {
-            let figures = self.rounds.iter().filter_map(|round| round.kinds.get(&kind));
+            let figures = self
+                .rounds
+                .iter()
+                .filter_map(|round| round.kinds.get(&kind));
             Spread::of(figures.map(value)).median
         };
         let p99 = self.p99_ms.get(&kind);

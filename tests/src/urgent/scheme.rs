@@ -215,7 +215,8 @@ impl<'a> Stage<'a> {
             Scheme::Peer(peer) => {
                 let mut lines = self.plan(peer).commands(UPLINK);
                 match peer {
-                    Peer::Qosify => lines.push("and a classifier by packets a second and mean length".to_owned()),
+                    Peer::Qosify => lines
+                        .push("and a classifier by packets a second and mean length".to_owned()),
                     peer if peer.reads_marks() => {
                         lines.push("and senders that mark: voice EF, game CS4, terminal AF21, downloads CS1".to_owned());
                     }

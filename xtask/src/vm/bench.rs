@@ -33,8 +33,10 @@ const LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 /// What is to run.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
-    /// Name of the program in the folder of a release build.
+    /// Name of the program.
     pub(crate) program: &'static str,
+    /// Where it and `treeline` are.
+    pub(crate) built: PathBuf,
     /// Its arguments.
     pub(crate) args: &'a [OsString],
     /// Ahead of everything else on this machine, for figures beside other work.
@@ -55,18 +57,14 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
         "── {} on {} under QEMU",
         bench.program, kernel.release
     ));
-    let built = machine.target.join("release");
     let suite = Suite {
         name: bench.program,
-        executable: built.join(bench.program),
+        executable: bench.built.join(bench.program),
         arguments: arguments(bench.args),
     };
-    let image = initramfs::make(machine, kernel, &[suite], &built.join("treeline"))
+    let image = initramfs::make(machine, kernel, &[suite], &bench.built.join("treeline"))
         .with_context(|| format!("cannot make the initramfs of kernel {}", kernel.release))?;
-    let folder = machine
-        .target
-        .join("bench/vm")
-        .join(&kernel.series);
+    let folder = machine.target.join("bench/vm").join(&kernel.series);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut heard = Heard::new(bench.program, folder);
     let mut qemu = emulator::qemu(machine, kernel, &image);
@@ -222,7 +220,10 @@ mod tests {
             heard.line(line).unwrap();
         }
         assert!(heard.well);
-        assert_eq!(fs::read_to_string(folder.join("urgent.json")).unwrap(), text);
+        assert_eq!(
+            fs::read_to_string(folder.join("urgent.json")).unwrap(),
+            text
+        );
         fs::remove_dir_all(folder).unwrap();
     }
 
