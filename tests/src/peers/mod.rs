@@ -188,9 +188,11 @@ impl Peer {
     }
 
     /// Whether senders that mark their packets rightly are part of it.
+    ///
+    /// Not of pfifo_fast, which reads the type of service as it was before DSCP: AF21 is its lowest band.
     #[must_use]
     pub const fn reads_marks(self) -> bool {
-        matches!(self, Self::CakeDiffserv4 | Self::PfifoFast)
+        matches!(self, Self::CakeDiffserv4)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     scheme::{Scheme, Stage},
 };
 
-/// Percentiles in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+/// Percentiles in milliseconds; not a number (`null` in JSON) where nothing came through.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Tail {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
@@ -27,7 +27,7 @@ impl Tail {
         values_ms.sort_unstable_by(f64::total_cmp);
         let at = |permille: usize| {
             let rank = (values_ms.len() * permille).div_ceil(1000).max(1);
-            values_ms.get(rank - 1).copied().unwrap_or(0.0)
+            values_ms.get(rank - 1).copied().unwrap_or(f64::NAN)
         };
         Self {
             p50: at(500),
@@ -330,7 +330,7 @@ mod tests {
     fn percentiles_are_the_nearest_rank() {
         let tail = Tail::of((1..=1000).map(f64::from).collect());
         assert_eq!(tail.parts(), [500.0, 990.0, 999.0]);
-        assert_eq!(Tail::of(Vec::new()), Tail::default());
+        assert!(Tail::of(Vec::new()).p50.is_nan());
     }
 
     #[test]
