@@ -85,6 +85,8 @@ pub mod half_flags {
     pub const PREDICTED: u8 = 16;
     /// What acted was exchanged while the current message was under way: only a clear guess lowers its band.
     pub const HELD: u8 = 32;
+    /// The current message is small packets at a low rate, and stays in the top band as long as it is.
+    pub const STREAM: u8 = 64;
 }
 
 /// A flow: both directions of a 5-tuple on one interface. One cache line.

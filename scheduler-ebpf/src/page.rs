@@ -15,6 +15,7 @@ use scheduler_ebpf::{
     flow::{self, Cause, Ended, Step, event},
     history::{self, Place},
     parse::Headers,
+    stream::{self, Found},
     verdict,
 };
 
@@ -67,7 +68,7 @@ impl Page<'_> {
             budget,
         };
         let half = self.step.half & 1;
-        let (own_end, other_end) = (self.step.own_end, self.step.other_end);
+        let other_end = self.step.other_end;
         self.ended(half ^ 1, other_end, &mut report);
         if self.step.has(event::STARTED) {
             count::one(report.counts, Counter::MessagesStarted);
@@ -76,7 +77,8 @@ impl Page<'_> {
         if self.step.has(event::DECISION) {
             self.decide(ctx, &mut report);
         }
-        // After the decision: a FIN ends the message that it has just been part of.
+        // After the decision: a FIN ends the message that it has just been part of, and so may the decision.
+        let own_end = self.step.own_end;
         self.ended(half, own_end, &mut report);
     }
 
@@ -126,9 +128,14 @@ impl Page<'_> {
     fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
         count::one(report.counts, Counter::DecisionPoints);
         let half = self.step.half as usize & 1;
+        let own = &mut self.flow.halves[half];
+        match stream::look(own, self.step.gap_us, self.known.settings) {
+            Found::Message => {}
+            Found::Stream => return,
+            Found::Turned => return flow::cut((self.flow, self.story), self.step),
+        }
         let sampled = report.sampler.is_chosen();
-        let bytes = self.flow.halves[half].bytes;
-        let matters = verdict::asks(bytes, self.known.settings);
+        let matters = verdict::asks(own, self.known.settings);
         let asks = matches!(self.known.hook, Hook::Egress) && (matters || sampled);
         if asks || sampled {
             ctx.ask(self.headers.protocol, self.socket);

@@ -7,10 +7,10 @@ use scheduler_common::{
 
 use crate::flow::saturate;
 
-/// Whether a prediction could change the band of a message that has sent so much.
+/// Whether a prediction could change the message's band.
 #[inline(always)]
-pub const fn asks(bytes: u32, settings: &Settings) -> bool {
-    bytes > settings.first_bytes
+pub const fn asks(half: &Half, settings: &Settings) -> bool {
+    half.bytes > settings.first_bytes && half.flags & half_flags::STREAM == 0
 }
 
 /// Notes what a model says the message has still to come.
@@ -49,13 +49,17 @@ pub fn alone(bytes: u32, bytes_to_come: u64, settings: &Settings) -> u8 {
 ///
 /// The band is that of the larger of bytes sent and predicted size, so a wrong "short" is corrected
 /// as the message grows. It never rises before the next message: later packets would overtake
-/// earlier ones, and TCP takes that for loss. The first bytes stay on top, whatever the guess.
+/// earlier ones, and TCP takes that for loss. The first bytes stay on top, whatever the guess, and so does a
+/// [stream](crate::stream), which has settled it already.
 #[inline(always)]
 pub fn settle(half: &mut Half, page: &StoryHalf, settings: &Settings) {
+    if half.flags & half_flags::STREAM != 0 {
+        return;
+    }
     let cuts = &settings.cuts;
     let mut band = cuts.band_of(u64::from(half.bytes));
     let mut until_bytes = cuts.end_of_band(half.bytes);
-    if asks(half.bytes, settings) {
+    if asks(half, settings) {
         if half.flags & half_flags::PREDICTED != 0 {
             band = band.max(cuts.band_of(u64::from(counted_size(half, page))));
         }

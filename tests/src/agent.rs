@@ -12,10 +12,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use scheduler_common::{class::Cuts, settings::Settings};
 use serde_json::Value;
-use treeline::qdisc::format_rate;
+use treeline::{datapath::Datapath, instance::Instance, qdisc::format_rate};
 
 use crate::{
+    machine,
     netns::{Namespace, UPLINK},
     wait,
 };
@@ -48,6 +50,45 @@ impl Treeline<'_> {
         let rate = self.rate();
         self.call(&["up", UPLINK, "--rate", &rate, "--model", "none"])
             .map(drop)
+    }
+
+    /// As [`Self::up_without_model`], with other cut points than treeline's own.
+    ///
+    /// # Errors
+    ///
+    /// When the command fails or the settings can't be written.
+    pub fn up_with_cuts(&self, cuts: Cuts) -> Result<()> {
+        self.up_without_model()?;
+        self.set_cuts(cuts)
+    }
+
+    /// Gives the programs that are attached other cut points.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is attached or the settings can't be written.
+    pub fn set_cuts(&self, cuts: Cuts) -> Result<()> {
+        let instance = Instance::new(&self.instance)?;
+        let datapath = Datapath::open(&instance)?.context("treeline is not up")?;
+        let settings = datapath.settings()?;
+        datapath.set_settings(&Settings {
+            // The first bytes are on top whatever is known; a first cut below them would mean nothing.
+            first_bytes: settings.first_bytes.min(cuts.bytes[0]),
+            cuts,
+            ..settings
+        })?;
+        Ok(())
+    }
+
+    /// The cut points in force.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is attached or the settings can't be read.
+    pub fn cuts(&self) -> Result<Cuts> {
+        let instance = Instance::new(&self.instance)?;
+        let datapath = Datapath::open(&instance)?.context("treeline is not up")?;
+        Ok(datapath.settings()?.cuts)
     }
 
     /// Detaches everything and restores the qdisc.
@@ -93,7 +134,7 @@ impl Treeline<'_> {
             .append(true)
             .open(log)
             .with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = self.command();
+        let mut command = self.agent_command()?;
         command
             .args(["run", UPLINK, "--rate", &self.rate()])
             .args(["--train-every", &format!("{}s", train_every.as_secs())])
@@ -117,6 +158,17 @@ impl Treeline<'_> {
 
     fn rate(&self) -> String {
         format_rate(self.rate_bps)
+    }
+
+    /// A generator under a real-time policy must not hand it on: training would take its processor.
+    fn agent_command(&self) -> Result<Command> {
+        if !machine::is_real_time()? {
+            return Ok(self.command());
+        }
+        let mut command = Command::new("chrt");
+        command.args(["--other", "0"]).arg(&self.binary);
+        command.args(["--instance", &self.instance]);
+        Ok(command)
     }
 
     fn command(&self) -> Command {

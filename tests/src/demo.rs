@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -15,10 +15,11 @@ use crate::{
     netns::{Bed, SERVER_V4},
     options::{Format, Options},
     page,
+    played::{self, Played},
     report::{Measured, Report, Setting},
-    scheme::{self, Queues, Scheme, Shaper},
+    scheme::{self, Scheme, Shaper},
     stats::{Figures, Observation, millis},
-    traffic::{self, Base, Marking, Play, Run},
+    traffic::{self, Base, Marking, Play},
     wait, words,
 };
 
@@ -28,8 +29,6 @@ const TRAIN_EVERY: Duration = Duration::from_secs(4);
 const MODEL_LIMIT: Duration = Duration::from_secs(20);
 /// Added to the seed while learning, so that no measured arrival is learned by heart.
 const LEARNING_SEED: u64 = 0x6c65_6172_6e00;
-/// How often the queue's backlog is looked at during a run.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the demo and writes its reports.
 ///
@@ -270,36 +269,15 @@ impl<'a> Stage<'a> {
         marking: Option<Marking>,
         check: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Played> {
-        let server = &self.bed.server;
-        let (before, resent) = (scheme::queues(server)?, server.retransmitted_segments()?);
-        if before.packets.is_empty() {
-            bail!("{} left no HTB leaves on the uplink", scheme.name());
-        }
-        let mut backlog_peak_bytes = 0;
-        let mut looked = Instant::now();
         let play = self.play(scheme);
-        let run = traffic::run(self.bed, arrivals.to_vec(), play, marking, &mut || {
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                backlog_peak_bytes = scheme::queues(server)?
-                    .backlog_bytes
-                    .max(backlog_peak_bytes);
-            }
-            check()
-        })?;
-        Ok(Played {
-            queues: scheme::queues(server)?.since(&before),
-            retransmitted: server.retransmitted_segments()?.saturating_sub(resent),
-            backlog_peak_bytes,
-            run,
-        })
+        played::play(self.bed, arrivals.to_vec(), play, marking, check)
     }
 
     fn take(&mut self, index: usize, played: &Played) {
         let Played {
             run,
             queues,
-            retransmitted,
+            segments,
             backlog_peak_bytes,
         } = played;
         let observations: Vec<Observation> = run
@@ -311,7 +289,7 @@ impl<'a> Stage<'a> {
         let entry = &mut self.measured[index];
         entry.run.add(run);
         entry.run.drops += queues.drops;
-        entry.run.retransmitted += retransmitted;
+        entry.run.retransmitted += segments.retransmitted;
         entry.run.backlog_peak_bytes = entry.run.backlog_peak_bytes.max(*backlog_peak_bytes);
         entry.packets_per_band.resize(queues.packets.len(), 0);
         for (sum, packets) in entry.packets_per_band.iter_mut().zip(&queues.packets) {
@@ -352,12 +330,4 @@ impl<'a> Stage<'a> {
             base_fresh_ms: millis(self.base.fresh),
         })
     }
-}
-
-/// What one run of one scheme gave.
-struct Played {
-    run: Run,
-    queues: Queues,
-    retransmitted: u64,
-    backlog_peak_bytes: u64,
 }

@@ -26,12 +26,16 @@ pub struct Disturbance {
 }
 
 impl Disturbance {
+    /// Whether other guests took much of the processor.
+    #[must_use]
+    pub fn is_stolen_from(&self) -> bool {
+        self.steal_mean > STEAL_MEAN_LIMIT || self.steal_peak > STEAL_PEAK_LIMIT
+    }
+
     /// Whether figures of this run deserve doubt.
     #[must_use]
     pub fn is_disturbed(&self) -> bool {
-        self.steal_mean > STEAL_MEAN_LIMIT
-            || self.steal_peak > STEAL_PEAK_LIMIT
-            || self.busy > BUSY_LIMIT
+        self.is_stolen_from() || self.busy > BUSY_LIMIT
     }
 }
 
@@ -72,6 +76,21 @@ impl Ticks {
         let idle = self.idle.saturating_sub(earlier.idle) as f64;
         (steal / total, 1.0 - idle / total)
     }
+}
+
+/// Whether this process runs under a real-time policy, as `chrt --rr` gives it.
+///
+/// # Errors
+///
+/// When /proc/self/stat can't be read.
+pub fn is_real_time() -> Result<bool> {
+    const FIFO_OR_ROUND_ROBIN: [&str; 2] = ["1", "2"];
+    // Column 41 of proc_pid_stat(5), counted behind the name, which may hold blanks.
+    const POLICY: usize = 41 - 3;
+    let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+    let behind_the_name = stat.rsplit(')').next().unwrap_or("");
+    let policy = behind_the_name.split_whitespace().nth(POLICY);
+    Ok(policy.is_some_and(|policy| FIFO_OR_ROUND_ROBIN.contains(&policy)))
 }
 
 /// Follows /proc/stat while a run lasts.

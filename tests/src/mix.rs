@@ -1,14 +1,11 @@
-//! What the services send, and when: one seeded list of arrivals.
-//!
-//! Arrivals are Poisson given their number: each service gets as many messages as its share of
-//! the load needs, at independent uniform times. Sizes are drawn from evenly spread quantiles
-//! in random order. So every seed offers the wanted load, and a short run is not decided by
-//! whether one backup more happened to fall into it; the bursts stay as random as Poisson's.
+//! The demo's mix: what its services send, and when.
 
 use std::time::Duration;
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{SeedableRng as _, rngs::StdRng};
 use serde::Serialize;
+
+use crate::workload::{self, Amounts, Kind, Sizes, Span};
 
 /// Payload of a full segment with the usual TCP timestamps.
 pub const SEGMENT_BYTES: u64 = 1448;
@@ -104,114 +101,87 @@ pub struct Plan {
     pub shrink: f64,
 }
 
-/// One kind of message; a service may have several.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    service: Service,
-    /// Share of the offered bytes.
-    share: f64,
-    /// Median and spread (of the natural logarithm) of the reply, cut to the bounds.
-    median_bytes: f64,
-    sigma: f64,
-    bounds: (f64, f64),
-    request_bytes: (u32, u32),
-    kept: bool,
-    /// Mean number of messages that arrive together.
-    burst: f64,
-}
-
-const KINDS: [Kind; 6] = [
+/// The kinds of messages, by their shares of the bytes; a service may have several.
+pub(crate) static KINDS: [Kind; 6] = [
     Kind {
-        service: Service::Rpc,
-        share: 0.02,
-        median_bytes: 1_200.0,
-        sigma: 0.9,
-        bounds: (200.0, 8_000.0),
+        service: Service::Rpc as u8,
+        amount: 0.02,
+        sizes: Sizes::LogNormal {
+            median_bytes: 1_200.0,
+            sigma: 0.9,
+            bounds: (200.0, 8_000.0),
+        },
         request_bytes: (60, 240),
         kept: true,
         burst: 1.0,
+        ..Kind::PLAIN
     },
     Kind {
-        service: Service::Web,
-        share: 0.13,
-        median_bytes: 16_000.0,
-        sigma: 0.9,
-        bounds: (2_000.0, 120_000.0),
+        service: Service::Web as u8,
+        amount: 0.13,
+        sizes: Sizes::LogNormal {
+            median_bytes: 16_000.0,
+            sigma: 0.9,
+            bounds: (2_000.0, 120_000.0),
+        },
         request_bytes: (300, 700),
         kept: true,
         burst: 4.0,
+        ..Kind::PLAIN
     },
     Kind {
-        service: Service::Media,
-        share: 0.04,
-        median_bytes: 18_000.0,
-        sigma: 0.5,
-        bounds: (8_000.0, 40_000.0),
+        service: Service::Media as u8,
+        amount: 0.04,
+        sizes: Sizes::LogNormal {
+            median_bytes: 18_000.0,
+            sigma: 0.5,
+            bounds: (8_000.0, 40_000.0),
+        },
         request_bytes: (140, 165),
         kept: true,
         burst: 2.0,
+        ..Kind::PLAIN
     },
     Kind {
-        service: Service::Media,
-        share: 0.26,
-        median_bytes: 1_400_000.0,
-        sigma: 0.6,
-        bounds: (500_000.0, 4_000_000.0),
+        service: Service::Media as u8,
+        amount: 0.26,
+        sizes: Sizes::LogNormal {
+            median_bytes: 1_400_000.0,
+            sigma: 0.6,
+            bounds: (500_000.0, 4_000_000.0),
+        },
         request_bytes: (400, 440),
         kept: true,
         burst: 1.0,
+        ..Kind::PLAIN
     },
     Kind {
-        service: Service::Download,
-        share: 0.25,
-        median_bytes: 600_000.0,
-        sigma: 0.7,
-        bounds: (200_000.0, 3_000_000.0),
+        service: Service::Download as u8,
+        amount: 0.25,
+        sizes: Sizes::LogNormal {
+            median_bytes: 600_000.0,
+            sigma: 0.7,
+            bounds: (200_000.0, 3_000_000.0),
+        },
         request_bytes: (180, 260),
         kept: false,
         burst: 1.0,
+        ..Kind::PLAIN
     },
     Kind {
-        service: Service::Bulk,
-        share: 0.30,
-        median_bytes: 6_500_000.0,
-        sigma: 0.5,
-        bounds: (3_000_000.0, 20_000_000.0),
+        service: Service::Bulk as u8,
+        amount: 0.30,
+        sizes: Sizes::LogNormal {
+            median_bytes: 6_500_000.0,
+            sigma: 0.5,
+            bounds: (3_000_000.0, 20_000_000.0),
+        },
         request_bytes: (250, 300),
         kept: false,
         burst: 1.0,
+        ..Kind::PLAIN
     },
 ];
-
-/// Messages of a burst follow one another within this time, like the objects of a page.
-const BURST_SPAN: Duration = Duration::from_millis(10);
-
-impl Kind {
-    fn shrunk(mut self, by: f64) -> Self {
-        if self.service == Service::Bulk {
-            self.median_bytes /= by;
-            self.bounds = (self.bounds.0 / by, self.bounds.1 / by);
-        }
-        self
-    }
-
-    /// The reply at quantile `q` of the cut log-normal distribution.
-    fn reply_bytes(&self, q: f64) -> u64 {
-        let at = |bytes: f64| normal_below((bytes / self.median_bytes).ln() / self.sigma);
-        let (low, high) = (at(self.bounds.0), at(self.bounds.1));
-        let normal = normal_quantile((high - low).mul_add(q, low));
-        let bytes = self.median_bytes * (self.sigma * normal).exp();
-        bytes.clamp(self.bounds.0, self.bounds.1) as u64
-    }
-
-    fn mean_wire_bytes(&self) -> f64 {
-        const STEPS: u32 = 400;
-        let sum: u64 = (0..STEPS)
-            .map(|step| wire_bytes(self.reply_bytes((f64::from(step) + 0.5) / f64::from(STEPS))))
-            .sum();
-        sum as f64 / f64::from(STEPS)
-    }
-}
 
 /// Bytes that a reply takes on the link, headers counted.
 #[must_use]
@@ -222,35 +192,32 @@ pub fn wire_bytes(reply_bytes: u64) -> u64 {
 /// Draws the arrivals of one run, in order of time; the same seed gives the same list.
 #[must_use]
 pub fn schedule(plan: &Plan, seed: u64) -> Vec<Arrival> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let total_bytes = plan.rate_bps as f64 / 8.0 * plan.load * plan.length.as_secs_f64();
-    let mut arrivals = Vec::new();
-    for kind in KINDS.map(|kind| kind.shrunk(plan.shrink)) {
-        let count = (total_bytes * kind.share / kind.mean_wire_bytes())
-            .round()
-            .max(1.0) as usize;
-        let mut quantiles: Vec<f64> = (0..count)
-            .map(|i| (i as f64 + rng.random::<f64>()) / count as f64)
-            .collect();
-        quantiles.shuffle(&mut rng);
-        let mut left_of_burst = 0;
-        let mut start = Duration::ZERO;
-        for quantile in quantiles {
-            if left_of_burst == 0 {
-                start = plan.length.mul_f64(rng.random());
-                left_of_burst = rng.random_range(1..=(2.0 * kind.burst - 1.0) as usize);
-            }
-            left_of_burst -= 1;
-            let apart = if kind.burst > 1.0 { rng.random() } else { 0.0 };
-            arrivals.push(Arrival {
-                at: start + BURST_SPAN.mul_f64(apart),
-                service: kind.service,
-                request_bytes: rng.random_range(kind.request_bytes.0..=kind.request_bytes.1),
-                reply_bytes: kind.reply_bytes(quantile),
-                kept: kind.kept,
-            });
+    let kinds = KINDS.map(|kind| {
+        if kind.service == Service::Bulk as u8 {
+            kind.scaled(1.0 / plan.shrink)
+        } else {
+            kind
         }
-    }
+    });
+    let span = Span {
+        length: plan.length,
+        bytes: plan.rate_bps as f64 / 8.0 * plan.load * plan.length.as_secs_f64(),
+    };
+    let mut arrivals: Vec<Arrival> = workload::draw(
+        &kinds,
+        Amounts::OfBytes,
+        &span,
+        &mut StdRng::seed_from_u64(seed),
+    )
+    .into_iter()
+    .map(|item| Arrival {
+        at: item.at,
+        service: Service::ALL[usize::from(item.service)],
+        request_bytes: item.request_bytes,
+        reply_bytes: item.reply_bytes,
+        kept: item.kept,
+    })
+    .collect();
     arrivals.sort_by_key(|arrival| arrival.at);
     arrivals
 }
@@ -263,35 +230,6 @@ pub fn offered_load(arrivals: &[Arrival], plan: &Plan) -> f64 {
         .map(|arrival| wire_bytes(arrival.reply_bytes))
         .sum();
     bytes as f64 * 8.0 / (plan.rate_bps as f64 * plan.length.as_secs_f64())
-}
-
-/// Distribution function of the standard normal (Abramowitz and Stegun 26.2.17).
-fn normal_below(x: f64) -> f64 {
-    const B: [f64; 5] = [
-        0.319_381_530,
-        -0.356_563_782,
-        1.781_477_937,
-        -1.821_255_978,
-        1.330_274_429,
-    ];
-    let t = 1.0 / 0.231_641_9f64.mul_add(x.abs(), 1.0);
-    let series = B.iter().rev().fold(0.0, |sum, b| (sum + b) * t);
-    let upper = (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * series;
-    if x < 0.0 { upper } else { 1.0 - upper }
-}
-
-/// Inverse of [`normal_below`] by bisection: exact enough and cheap enough for some thousands.
-fn normal_quantile(q: f64) -> f64 {
-    let (mut low, mut high) = (-8.0, 8.0);
-    for _ in 0..50 {
-        let middle = f64::midpoint(low, high);
-        if normal_below(middle) < q {
-            low = middle
-        } else {
-            high = middle
-        }
-    }
-    f64::midpoint(low, high)
 }
 
 #[cfg(test)]
@@ -337,15 +275,12 @@ mod tests {
     #[test]
     fn sizes_stay_within_their_bounds_and_spread() {
         for kind in KINDS {
-            let (low, high) = (kind.reply_bytes(0.02), kind.reply_bytes(0.98));
-            assert!(low as f64 >= kind.bounds.0 && high as f64 <= kind.bounds.1);
-            assert!(high > 3 * low, "{:?}: {low} to {high}", kind.service);
+            let Sizes::LogNormal { bounds, .. } = kind.sizes else {
+                panic!("the demo's sizes are log-normal");
+            };
+            let (low, high) = (kind.sizes.at(0.02), kind.sizes.at(0.98));
+            assert!(low >= bounds.0 && high <= bounds.1);
+            assert!(high > 3.0 * low, "{:?}: {low} to {high}", kind.service);
         }
-    }
-
-    #[test]
-    fn the_normal_quantile_inverts_the_distribution() {
-        assert!((normal_quantile(0.975) - 1.96).abs() < 1e-3);
-        assert!(normal_quantile(0.5).abs() < 1e-3);
     }
 }

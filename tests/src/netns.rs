@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
+pub use crate::beds::Bed;
 use crate::command;
 
 /// The server's end of the veth pair: the link that is shaped.
@@ -31,13 +32,22 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0,
 /// The client's IPv6 address.
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 2));
 
-const SERVER_MAC: &str = "02:00:00:00:99:01";
-const CLIENT_MAC: &str = "02:00:00:00:99:02";
+pub(crate) const SERVER_MAC: &str = "02:00:00:00:99:01";
+pub(crate) const CLIENT_MAC: &str = "02:00:00:00:99:02";
 
 /// The congestion control between the ends of a bed.
-const CONGESTION_CONTROL: &str = "cubic";
+pub const CONGESTION_CONTROL: &str = "cubic";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// TCP segments of a namespace since it was made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Segments {
+    /// Sent for the first time.
+    pub sent: u64,
+    /// Sent again.
+    pub retransmitted: u64,
+}
 
 /// A named network namespace; dropping it removes it.
 #[derive(Debug)]
@@ -176,6 +186,15 @@ impl Namespace {
     ///
     /// When the kernel's counters can't be read.
     pub fn retransmitted_segments(&self) -> Result<u64> {
+        Ok(self.segments()?.retransmitted)
+    }
+
+    /// What TCP in this namespace has sent so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's counters can't be read.
+    pub fn segments(&self) -> Result<Segments> {
         let counters = self.enter(|| {
             // Not /proc/net: that is the view of the process's first thread.
             fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read TCP's counters")
@@ -184,11 +203,17 @@ impl Namespace {
             .lines()
             .filter_map(|line| line.strip_prefix("Tcp: "));
         let (names, values) = (rows.next().unwrap_or(""), rows.next().unwrap_or(""));
-        names
-            .split_whitespace()
-            .zip(values.split_whitespace())
-            .find_map(|(name, value)| (name == "RetransSegs").then(|| value.parse().ok())?)
-            .context("TCP's counters have no RetransSegs")
+        let value = |wanted: &str| {
+            names
+                .split_whitespace()
+                .zip(values.split_whitespace())
+                .find_map(|(name, value)| (name == wanted).then(|| value.parse().ok())?)
+                .with_context(|| format!("TCP's counters have no {wanted}"))
+        };
+        Ok(Segments {
+            sent: value("OutSegs")?,
+            retransmitted: value("RetransSegs")?,
+        })
     }
 
     fn write_sysctls(&self, settings: &[(&str, &str)]) -> Result<()> {
@@ -264,58 +289,6 @@ pub fn join(left: End<'_>, right: End<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A client and a server joined by one link; the server's end is the one to shape.
-#[derive(Debug)]
-pub struct Bed {
-    /// Where requests come from.
-    pub client: Namespace,
-    /// Where replies come from; its [`UPLINK`] is the link under test.
-    pub server: Namespace,
-}
-
-impl Bed {
-    /// Makes the bed of the sender's own egress: two namespaces, one veth pair.
-    ///
-    /// # Errors
-    ///
-    /// Without root or iproute2.
-    pub fn host() -> Result<Self> {
-        let bed = Self {
-            client: Namespace::new("client")?,
-            server: Namespace::new("server")?,
-        };
-        join(
-            End {
-                namespace: &bed.server,
-                interface: UPLINK,
-                mac: SERVER_MAC,
-                addresses: [SERVER_V4, SERVER_V6],
-            },
-            End {
-                namespace: &bed.client,
-                interface: ACCESS,
-                mac: CLIENT_MAC,
-                addresses: [CLIENT_V4, CLIENT_V6],
-            },
-        )?;
-        Ok(bed)
-    }
-
-    /// Bounds the size of what the server's stack hands to the qdisc at once.
-    ///
-    /// With full-sized super-packets a 200 Mbit/s link is blocked for 2.6 ms at a time, whatever
-    /// the scheduler decides.
-    ///
-    /// # Errors
-    ///
-    /// When `ip` fails.
-    pub fn limit_super_packets(&self, bytes: u32) -> Result<()> {
-        self.server
-            .ip(&format!("link set dev {UPLINK} gso_max_size {bytes}"))?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,12 @@ pub enum Format {
     Json,
 }
 
-fn parse_rate(text: &str) -> Result<u64, String> {
+/// Reads a rate with its unit, in bits per second.
+///
+/// # Errors
+///
+/// When it is none, or less than 1 Mbit/s.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
     let rate_bps = qdisc::parse_rate(text).map_err(|error| error.to_string())?;
     if rate_bps < 1_000_000 {
         Err("the least rate is 1mbit".to_owned())

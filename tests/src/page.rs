@@ -2,31 +2,18 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Result, anyhow};
-use plotters::{
-    coord::{Shift, ranged1d::ValueFormatter},
-    prelude::*,
-};
+use anyhow::Result;
+use plotters::prelude::*;
 
 use crate::{
+    chart::{self, Area, Curve, STYLE, drawing, escape},
     report::{Measured, Report},
     scheme::Scheme,
     stats::{Class, Figures},
     words::model_line,
 };
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff;\
-    max-width:1000px;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem}h2{font-size:1.15rem;\
-    margin-top:2rem}table{border-collapse:collapse;margin:.6rem 0}th,td{padding:.3rem .8rem;\
-    border-bottom:1px solid #dde2e8;text-align:right}th:first-child,td:first-child\
-    {text-align:left}svg{max-width:100%;height:auto}.note{color:#555f6d}";
-
-const WIDE: (u32, u32) = (960, 420);
 const LOW: (u32, u32) = (960, 300);
-/// Points of a distribution curve; more would only swell the page.
-const CURVE_POINTS: usize = 400;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const fn colour(scheme: Scheme) -> RGBColor {
     match scheme {
@@ -78,11 +65,11 @@ pub fn render(report: &Report, measured: &[Measured]) -> Result<String> {
         writeln!(page, "<p class=\"note\">Note: {}.</p>", escape(remark))?;
     }
     writeln!(page, "<h2>Mean completion time by class</h2>")?;
-    page.push_str(&plot(LOW, |area| bars(area, report))?);
+    page.push_str(&chart::svg(LOW, |area| bars(area, report))?);
     writeln!(page, "<h2>Distribution of completion times</h2>")?;
-    page.push_str(&plot(WIDE, |area| distribution(area, measured))?);
+    page.push_str(&chart::distribution(&curves(measured, distribution))?);
     writeln!(page, "<h2>Mean slowdown by size</h2>")?;
-    page.push_str(&plot(WIDE, |area| slowdown_by_size(area, measured))?);
+    page.push_str(&chart::by_size(&curves(measured, slowdown_curve))?);
     bands_table(&mut page, report)?;
     writeln!(page, "</body></html>")?;
     Ok(page)
@@ -145,22 +132,6 @@ fn bands_table(page: &mut String, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn plot(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
-    let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    area.fill(&WHITE).map_err(drawing)?;
-    draw(&area)?;
-    area.present().map_err(drawing)?;
-    drop(area);
-    // Fixed sizes would keep the picture from shrinking with the window.
-    let wanted = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-    Ok(svg.replacen(&wanted, "<svg", 1))
-}
-
-fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("cannot draw a plot: {error}")
-}
-
 fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
     for (panel, class) in area
         .split_evenly((1, Class::ALL.len()))
@@ -217,68 +188,22 @@ fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn distribution(area: &Area<'_>, measured: &[Measured]) -> Result<()> {
-    let all = || {
-        measured
-            .iter()
-            .flat_map(|m| &m.observations)
-            .map(|seen| seen.fct_ms)
-    };
-    let low = all().fold(f64::INFINITY, f64::min).clamp(0.01, 1e6);
-    let high = all().fold(low * 10.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .x_label_area_size(44)
-        .y_label_area_size(60)
-        .build_cartesian_2d((low..high).log_scale(), 0.0..1.0)
-        .map_err(drawing)?;
-    describe_axes(
-        &mut chart,
-        "completion time, ms (log scale)",
-        "share of messages",
-    )?;
-    for scheme in measured {
-        let mut times: Vec<f64> = scheme.observations.iter().map(|seen| seen.fct_ms).collect();
-        times.sort_unstable_by(f64::total_cmp);
-        let step = times.len().div_ceil(CURVE_POINTS).max(1);
-        let count = times.len() as f64;
-        let curve = times
-            .iter()
-            .enumerate()
-            .step_by(step)
-            .map(|(i, ms)| (*ms, (i + 1) as f64 / count));
-        draw_curve(&mut chart, scheme.scheme, curve.collect())?;
-    }
-    draw_legend(&mut chart)
+fn curves(measured: &[Measured], points: fn(&Measured) -> Vec<(f64, f64)>) -> Vec<Curve> {
+    measured
+        .iter()
+        .map(|scheme| {
+            let RGBColor(red, green, blue) = colour(scheme.scheme);
+            Curve {
+                name: scheme.scheme.name(),
+                colour: (red, green, blue),
+                points: points(scheme),
+            }
+        })
+        .collect()
 }
 
-fn slowdown_by_size(area: &Area<'_>, measured: &[Measured]) -> Result<()> {
-    let curves: Vec<(Scheme, Vec<(f64, f64)>)> = measured
-        .iter()
-        .map(|scheme| (scheme.scheme, slowdown_curve(scheme)))
-        .collect();
-    let points = || curves.iter().flat_map(|(_, curve)| curve);
-    let high = points().fold(2.0, |high: f64, (_, slowdown)| high.max(*slowdown));
-    let low = points().fold(1.0, |low: f64, (_, slowdown)| low.min(*slowdown));
-    let largest = points().fold(1.0, |largest: f64, (kilobytes, _)| largest.max(*kilobytes));
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .x_label_area_size(44)
-        .y_label_area_size(60)
-        .build_cartesian_2d(
-            (0.2..largest * 1.5).log_scale(),
-            (low..high * 1.2).log_scale(),
-        )
-        .map_err(drawing)?;
-    describe_axes(
-        &mut chart,
-        "size of the reply, kB (log scale)",
-        "mean slowdown (log scale)",
-    )?;
-    for (scheme, curve) in curves {
-        draw_curve(&mut chart, scheme, curve)?;
-    }
-    draw_legend(&mut chart)
+fn distribution(scheme: &Measured) -> Vec<(f64, f64)> {
+    chart::cumulative(scheme.observations.iter().map(|seen| seen.fct_ms))
 }
 
 /// Mean slowdown in bins of a factor of two; thin bins are left out.
@@ -296,63 +221,6 @@ fn slowdown_curve(measured: &Measured) -> Vec<(f64, f64)> {
             (chosen.len() >= FEWEST).then(|| (middle_kb, Figures::of(chosen).mean))
         })
         .collect()
-}
-
-type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
-
-fn describe_axes<X, Y>(chart: &mut Chart<'_, '_, X, Y>, x: &str, y: &str) -> Result<()>
-where
-    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
-    chart
-        .configure_mesh()
-        .light_line_style(RGBColor(240, 242, 245))
-        .x_desc(x)
-        .y_desc(y)
-        .axis_desc_style(("sans-serif", 14))
-        .label_style(("sans-serif", 12))
-        .draw()
-        .map_err(drawing)
-}
-
-fn draw_curve<X, Y>(
-    chart: &mut Chart<'_, '_, X, Y>,
-    scheme: Scheme,
-    curve: Vec<(f64, f64)>,
-) -> Result<()>
-where
-    X: Ranged<ValueType = f64>,
-    Y: Ranged<ValueType = f64>,
-{
-    let style = colour(scheme).stroke_width(2);
-    chart
-        .draw_series(LineSeries::new(curve, style))
-        .map_err(drawing)?
-        .label(scheme.name())
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-    Ok(())
-}
-
-fn draw_legend<'a, X, Y>(chart: &mut Chart<'a, 'a, X, Y>) -> Result<()>
-where
-    X: Ranged<ValueType = f64>,
-    Y: Ranged<ValueType = f64>,
-{
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(221, 226, 232))
-        .label_font(("sans-serif", 13))
-        .draw()
-        .map_err(drawing)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub struct RunFigures {
 
 impl RunFigures {
     /// Counts one more run in.
-    pub fn add(&mut self, run: &Run) {
+    pub fn add<A>(&mut self, run: &Run<A>) {
         let outcomes = &run.outcomes;
         let failed = outcomes.iter().filter(|outcome| outcome.failed).count();
         let finished = outcomes
@@ -204,7 +204,8 @@ pub(crate) mod tests {
                 scheme,
                 observations: (1..=300)
                     .map(|i| Observation {
-                        service: Service::ALL[i % 5],
+                        service: i % Service::ALL.len(),
+                        at: std::time::Duration::ZERO,
                         reply_bytes: (i * i * 40) as u64,
                         fct_ms: i as f64 * speed(scheme),
                         slowdown: speed(scheme),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU8};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use nix::net::if_::if_nametoindex;
-use scheduler_common::class::{BANDS, Cuts, class_handle};
+use scheduler_common::class::{BANDS, Cuts, QDISC_MAJOR, class_handle};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 use treeline::qdisc;
@@ -16,6 +16,8 @@ use crate::{
 };
 
 const FIFO_MAJOR: u16 = 0x7d;
+/// A band's class handle is this and the band, counted from one.
+pub const BANDS_BASE: u32 = class_handle(0) - 1;
 
 /// Who decides which packet goes next.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ValueEnum)]
@@ -56,9 +58,7 @@ pub fn oracle_band(reply_bytes: u64) -> NonZeroU8 {
 /// How the oracle's server marks a reply: by the handle of the band's class.
 #[must_use]
 pub const fn oracle_marking() -> Marking {
-    Marking {
-        base: class_handle(0) - 1,
-    }
+    Marking::ByRequest { base: BANDS_BASE }
 }
 
 /// A hierarchy set up by the bed itself; dropping it clears the uplink.
@@ -74,6 +74,21 @@ impl<'a> Shaper<'a> {
     ///
     /// When `tc` fails.
     pub fn fifo(namespace: &'a Namespace, rate_bps: u64) -> Result<Self> {
+        let limit = Self::plan(rate_bps).limit_packets * BANDS as u32;
+        Self::one_class(namespace, rate_bps, &format!("pfifo limit {limit}"))
+    }
+
+    /// The kernel's `pfifo_fast` behind a limiter, its three bands by `skb->priority` as applications and the
+    /// TOS byte set it. Each holds as many packets as the device's transmit queue length says.
+    ///
+    /// # Errors
+    ///
+    /// When `tc` fails.
+    pub fn pfifo_fast(namespace: &'a Namespace, rate_bps: u64) -> Result<Self> {
+        Self::one_class(namespace, rate_bps, "pfifo_fast")
+    }
+
+    fn one_class(namespace: &'a Namespace, rate_bps: u64, leaf: &str) -> Result<Self> {
         namespace.tc(&format!(
             "qdisc replace dev {UPLINK} root handle {FIFO_MAJOR:x}: htb default 1"
         ))?;
@@ -82,9 +97,8 @@ impl<'a> Shaper<'a> {
             "class add dev {UPLINK} parent {FIFO_MAJOR:x}: classid {FIFO_MAJOR:x}:1 htb \
              rate {rate_bps}bit ceil {rate_bps}bit burst 16000 cburst 16000 quantum 60000"
         ))?;
-        let limit = Self::plan(rate_bps).limit_packets * BANDS as u32;
         namespace.tc(&format!(
-            "qdisc add dev {UPLINK} parent {FIFO_MAJOR:x}:1 pfifo limit {limit}"
+            "qdisc add dev {UPLINK} parent {FIFO_MAJOR:x}:1 {leaf}"
         ))?;
         Ok(shaper)
     }
@@ -103,6 +117,24 @@ impl<'a> Shaper<'a> {
             Ok(())
         })?;
         Ok(shaper)
+    }
+
+    /// Lets the hierarchy of [`Self::bands`] read bands from the DSCP, counted from one, as
+    /// [`crate::traffic::Mark::Dscp`] writes them: a router sees no `SO_PRIORITY`.
+    ///
+    /// # Errors
+    ///
+    /// When `tc` fails.
+    pub fn read_dscp(&self) -> Result<()> {
+        for band in 1..=BANDS {
+            self.namespace.tc(&format!(
+                "filter add dev {UPLINK} parent {major:x}: protocol ip prio 1 u32 \
+                 match ip tos {:#04x} 0xfc flowid {major:x}:{band}",
+                band << 2,
+                major = QDISC_MAJOR
+            ))?;
+        }
+        Ok(())
     }
 
     fn plan(rate_bps: u64) -> qdisc::Plan {
@@ -193,7 +225,7 @@ mod tests {
         assert_eq!(oracle_band(1).get(), 1);
         assert_eq!(oracle_band(15_001).get(), 2);
         assert_eq!(oracle_band(u64::MAX).get(), 8);
-        assert_eq!(oracle_marking().base + 8, 0x007e_0008);
+        assert_eq!(BANDS_BASE + 8, 0x007e_0008);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::{
     mix::{MEDIUM_BYTES, SMALL_BYTES, Service, wire_bytes},
-    traffic::{Base, Outcome},
+    traffic::{Base, Exchange, Outcome},
+    workload::FIRST_PORT,
 };
 
 /// Size class of a message.
@@ -30,13 +31,7 @@ impl Class {
     /// Class of a reply of that length.
     #[must_use]
     pub const fn of(reply_bytes: u64) -> Self {
-        if reply_bytes <= SMALL_BYTES {
-            Self::Small
-        } else if reply_bytes <= MEDIUM_BYTES {
-            Self::Medium
-        } else {
-            Self::Large
-        }
+        Self::within(reply_bytes, (SMALL_BYTES, MEDIUM_BYTES))
     }
 
     /// Name for tables.
@@ -50,6 +45,18 @@ impl Class {
         }
     }
 
+    /// Class of a reply of that length, where small and medium end at `bounds`.
+    #[must_use]
+    pub const fn within(reply_bytes: u64, bounds: (u64, u64)) -> Self {
+        if reply_bytes <= bounds.0 {
+            Self::Small
+        } else if reply_bytes <= bounds.1 {
+            Self::Medium
+        } else {
+            Self::Large
+        }
+    }
+
     const fn holds(self, reply_bytes: u64) -> bool {
         matches!(self, Self::All) || self as u8 == Self::of(reply_bytes) as u8
     }
@@ -58,8 +65,10 @@ impl Class {
 /// A finished message.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
-    /// Which service sent it.
-    pub service: Service,
+    /// Place of the service that sent it, in the order of the ports.
+    pub service: usize,
+    /// When it started, from the start of the run.
+    pub at: Duration,
     /// Its length.
     pub reply_bytes: u64,
     /// Completion time.
@@ -71,25 +80,30 @@ pub struct Observation {
 impl Observation {
     /// Judges an outcome; `None` if it did not finish.
     #[must_use]
-    pub fn of(outcome: &Outcome, base: &Base, rate_bps: u64) -> Option<Self> {
+    pub fn of<A: Exchange>(outcome: &Outcome<A>, base: &Base, rate_bps: u64) -> Option<Self> {
         let arrival = &outcome.arrival;
         let fct = outcome.completion?;
-        let wire_s = wire_bytes(arrival.reply_bytes) as f64 * 8.0 / rate_bps as f64;
-        let base = if arrival.kept { base.kept } else { base.fresh };
+        let line = arrival.line();
+        let reply_bytes = arrival.reply_bytes();
+        let wire_s = wire_bytes(reply_bytes) as f64 * 8.0 / rate_bps as f64;
+        let base = if line.kept { base.kept } else { base.fresh };
         Some(Self {
-            service: arrival.service,
-            reply_bytes: arrival.reply_bytes,
+            service: usize::from(line.port.saturating_sub(FIRST_PORT)),
+            at: arrival.at(),
+            reply_bytes,
             fct_ms: millis(fct),
             slowdown: fct.as_secs_f64() / (base.as_secs_f64() + wire_s),
         })
     }
 }
 
-/// Mean, 99th percentile and number of values.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// Mean, percentiles and number of values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// Arithmetic mean; zero without values.
     pub mean: f64,
+    /// Median by nearest rank; zero without values.
+    pub p50: f64,
     /// 99th percentile by nearest rank; zero without values.
     pub p99: f64,
     /// How many values.
@@ -104,10 +118,14 @@ impl Figures {
         values.sort_unstable_by(f64::total_cmp);
         let count = values.len();
         let mean = values.iter().sum::<f64>() / count.max(1) as f64;
-        let rank = (count * 99).div_ceil(100).max(1);
+        let at = |percent: usize| {
+            let rank = (count * percent).div_ceil(100).max(1);
+            values.get(rank - 1).copied().unwrap_or(0.0)
+        };
         Self {
             mean,
-            p99: values.get(rank - 1).copied().unwrap_or(0.0),
+            p50: at(50),
+            p99: at(99),
             count,
         }
     }
@@ -144,7 +162,8 @@ impl Summary {
             .into();
         let fct_ms_by_service = Service::ALL
             .map(|service| {
-                let chosen = observations.iter().filter(|seen| seen.service == service);
+                let place = service.index();
+                let chosen = observations.iter().filter(|seen| seen.service == place);
                 (service, Figures::of(chosen.map(|seen| seen.fct_ms)))
             })
             .into();
@@ -193,6 +212,7 @@ mod tests {
             figures,
             Figures {
                 mean: 100.5,
+                p50: 100.0,
                 p99: 198.0,
                 count: 200
             }
@@ -201,18 +221,12 @@ mod tests {
             Figures::of([3.0]),
             Figures {
                 mean: 3.0,
+                p50: 3.0,
                 p99: 3.0,
                 count: 1
             }
         );
-        assert_eq!(
-            Figures::of([]),
-            Figures {
-                mean: 0.0,
-                p99: 0.0,
-                count: 0
-            }
-        );
+        assert_eq!(Figures::of([]), Figures::default());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use scheduler_ebpf::{
     hash::{self, Identity},
     history::{self, Place},
     parse::{self, Headers, How, Parsed},
+    stream::{self, Found},
     verdict,
 };
 
@@ -243,7 +244,7 @@ impl Twin {
             pass.turn(
                 headers,
                 (&mut flow, &mut story),
-                &step,
+                &mut step,
                 self.table.as_deref(),
             );
         }
@@ -269,9 +270,16 @@ impl Twin {
             }
             _ => real.0.halves[half].last_ticks,
         };
+        let looked = |story: &Story| story.halves[half].looked_ticks;
         let fine_ns = match (known, ran.samples.first()) {
             (None, _) => real.1.first_ns,
             (Some(_), Some(sample)) => sample.time_ns,
+            // A stream that goes on is looked at and leaves no sample.
+            (Some((_, story)), None) if looked(story) != looked(&real.1) => {
+                let from = real.1.first_ns >> TICK_SHIFT;
+                let ticks = looked(&real.1).wrapping_sub(from as u32);
+                (from + u64::from(ticks)) << TICK_SHIFT
+            }
             // The client's packet that ends the handshake leaves no other trace.
             (Some(_), None) => real.1.first_ns + ns_of(real.1.rtt_us),
         };
@@ -289,7 +297,7 @@ impl Pass<'_> {
         &mut self,
         headers: &Headers,
         (flow, story): (&mut Flow, &mut Story),
-        step: &Step,
+        step: &mut Step,
         table: Option<&Table>,
     ) {
         let half = step.half;
@@ -341,11 +349,16 @@ impl Pass<'_> {
         &mut self,
         headers: &Headers,
         (flow, story): (&mut Flow, &mut Story),
-        step: &Step,
+        step: &mut Step,
         table: Option<&Table>,
     ) {
         self.counters.push(Counter::DecisionPoints);
         let half = step.half as usize;
+        match stream::look(&mut flow.halves[half], step.gap_us, self.settings) {
+            Found::Message => {}
+            Found::Stream => return,
+            Found::Turned => return flow::cut((flow, story), step),
+        }
         let mut features = [0; SLOTS];
         // A test run has no TCP socket.
         let socket = Socket::default();
@@ -362,7 +375,7 @@ impl Pass<'_> {
                 Some((of, leaf)) => {
                     generation = of;
                     predicted_log2_q8 = u32::from(leaf.log2_q8);
-                    if verdict::asks(own.bytes, self.settings) {
+                    if verdict::asks(own, self.settings) {
                         let slot = (of % GENERATION_SLOTS) as u8;
                         verdict::take(own, page, leaf.bytes_to_come(), slot);
                     }
@@ -375,7 +388,7 @@ impl Pass<'_> {
         }
         verdict::settle(own, page, self.settings);
         if let Some((of, leaf)) = shadow
-            && verdict::asks(own.bytes, self.settings)
+            && verdict::asks(own, self.settings)
         {
             let alone = verdict::alone(own.bytes, leaf.bytes_to_come(), self.settings);
             self.beside.count(of, own.band, alone);

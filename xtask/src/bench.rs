@@ -5,7 +5,12 @@ use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 
-use crate::{child, demo, machine::Machine, setup};
+use crate::{
+    child, demo,
+    machine::Machine,
+    setup,
+    vm::{self, Series, bench::Bench},
+};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -22,12 +27,34 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Delay of voice, games and terminals beside bulk, under treeline and the kernel's own disciplines.
+    Urgent {
+        #[command(flatten)]
+        place: Place,
+        /// Passed on to treeline-bench-urgent: --schemes NAME,…, --rounds N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Training beside scikit-learn in a Python environment of the bench's own, a whole cycle, a running agent.
     Learning {
         /// Passed on to treeline-bench-learning: --quick, --only PART,…, --rows N,…, …; `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+}
+
+/// Where a bench runs.
+#[derive(Debug, Args)]
+struct Place {
+    /// On these kernels under QEMU, such as 7.3, which have disciplines that this one may lack
+    #[arg(long, value_delimiter = ',', value_name = "SERIES")]
+    vm: Vec<Series>,
+    /// With the programs of the debug profile, which build sooner and learn more slowly
+    #[arg(long, requires = "vm")]
+    debug: bool,
+    /// QEMU runs ahead of everything else on this machine
+    #[arg(long, requires = "vm")]
+    realtime: bool,
 }
 
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
@@ -40,6 +67,18 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             );
             ("treeline-bench", args)
         }
+        What::Urgent { place, args } => {
+            ensure!(
+                machine.is_root(),
+                "the bench makes network namespaces, which only root may: run \
+                 `sudo -E env \"PATH=$PATH\" cargo xtask bench urgent`"
+            );
+            let program = "treeline-bench-urgent";
+            if !place.vm.is_empty() {
+                return on_other_kernels(machine, place, program, args);
+            }
+            (program, args)
+        }
         What::Learning { args } => ("treeline-bench-learning", args),
     };
     setup::run(machine)?;
@@ -48,4 +87,35 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     bench.stdin(Stdio::null()).args(args);
     let error = bench.exec();
     Err(error).with_context(|| format!("cannot run `{}`", child::describe(&bench)))
+}
+
+/// Builds what boots and runs there.
+fn on_other_kernels(
+    machine: &Machine,
+    place: &Place,
+    program: &'static str,
+    args: &[OsString],
+) -> Result<()> {
+    setup::run(machine)?;
+    let (profile, release) = if place.debug {
+        ("debug", None)
+    } else {
+        ("release", Some("--release"))
+    };
+    let mut cargo = machine.cargo();
+    cargo.arg("build").args(release);
+    cargo.args(["--package", "treeline", "--package", "treeline-tests"]);
+    cargo.args(["--bin", "treeline", "--bin", program]);
+    ensure!(
+        child::shown(&mut cargo)?,
+        "`{}` failed",
+        child::describe(&cargo)
+    );
+    let bench = Bench {
+        program,
+        built: machine.target.join(profile),
+        args,
+        realtime: place.realtime,
+    };
+    vm::bench::run(machine, &place.vm, &bench)
 }

@@ -25,6 +25,9 @@ const IDLE_ROUND_TRIPS: u64 = 4;
 /// A difference of times above this is one below zero: the coarse clock is late, and CPUs differ.
 const BEFORE_ZERO_TICKS: u32 = u32::MAX - (1 << 20);
 
+/// Flags that end with a message.
+const IN_MESSAGE: u8 = half_flags::PREDICTED | half_flags::HELD | half_flags::STREAM;
+
 /// Why a message ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
@@ -34,7 +37,7 @@ pub enum Cause {
     None,
     /// The other side answered.
     Turn,
-    /// It fell silent.
+    /// It fell silent, or was a [stream](crate::stream) that has turned into something else.
     Gap,
     /// FIN or RST.
     Close,
@@ -371,7 +374,14 @@ fn begin((flow, story): (&mut Flow, &mut Story), own: usize, now_ticks: u32) {
     half.until_bytes = 0;
     half.band = 0;
     half.generation_slot = 0;
-    half.flags = half.flags & !(half_flags::PREDICTED | half_flags::HELD) | half_flags::OPEN;
+    half.flags = half.flags & !IN_MESSAGE | half_flags::OPEN;
+}
+
+/// Ends the message that the packet belongs to, with it: the next one begins another.
+#[inline(always)]
+pub fn cut(flow_and_story: (&mut Flow, &Story), step: &mut Step) {
+    let own = step.half as usize & 1;
+    end(flow_and_story, own, Cause::Gap, &mut step.own_end);
 }
 
 /// Ends the message of `half` if one is open; a message that was ended before in this step stays

@@ -29,6 +29,7 @@ mod page;
 #[expect(dead_code, reason = "the bench's programs do not act on ingress")]
 #[path = "../path.rs"]
 mod path;
+mod qosify;
 mod replay;
 #[path = "../sample.rs"]
 mod sample;
@@ -173,6 +174,17 @@ fn headers<B: Between>(
     let scratch = path::joined(scratch);
     B::apply(scratch);
     Some(&scratch.parsed.headers)
+}
+
+/// What qosify's heuristics make of a packet.
+#[classifier]
+pub fn qosify_tc(ctx: TcContext) -> i32 {
+    let class = qosify::classify(&ctx);
+    // SAFETY: the context is the one this program was called with, and a TC program may write the field.
+    unsafe {
+        (*ctx.skb.skb).priority = class;
+    }
+    TC_ACT_UNSPEC
 }
 
 /// As `treeline_egress`, with the replay's next headers between parsing and accounting.

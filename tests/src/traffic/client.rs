@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU8,
@@ -13,19 +14,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::LocalSet, time};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+    task::LocalSet,
+    time,
+};
 
-use super::request::{REQUEST_HEADER_BYTES, Request};
-use crate::mix::{Arrival, Service};
+use super::{
+    Exchange, Line,
+    request::{REQUEST_HEADER_BYTES, Request},
+};
+use crate::mix::Arrival;
 
 const READ_BYTES: usize = 128 * 1024;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What came of one arrival.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct Outcome<A = Arrival> {
     /// The arrival itself.
-    pub arrival: Arrival,
+    pub arrival: A,
     /// From the start (connecting counts) to the last byte; `None` if it failed or was not
     /// finished in time.
     pub completion: Option<Duration>,
@@ -48,22 +57,23 @@ pub struct Play {
     pub band: Option<fn(u64) -> NonZeroU8>,
 }
 
-struct Player {
+struct Player<A> {
     play: Play,
     halt: Arc<AtomicBool>,
-    idle: RefCell<[Vec<TcpStream>; Service::ALL.len()]>,
+    /// Connections that wait for their next message.
+    idle: RefCell<HashMap<Line, Vec<TcpStream>>>,
     scratch: RefCell<Vec<u8>>,
-    outcomes: RefCell<Vec<Outcome>>,
+    outcomes: RefCell<Vec<Outcome<A>>>,
     unfinished: Cell<usize>,
 }
 
 /// Starts every arrival at its time, whatever became of the earlier ones, and waits for the
 /// replies within the bound of `play`, unless `halt` becomes true.
-pub(super) async fn play(
-    arrivals: Vec<Arrival>,
+pub(super) async fn play<A: Exchange>(
+    arrivals: Vec<A>,
     play: Play,
     halt: Arc<AtomicBool>,
-) -> Vec<Outcome> {
+) -> Vec<Outcome<A>> {
     let outcomes = arrivals
         .iter()
         .map(|&arrival| Outcome {
@@ -88,10 +98,10 @@ pub(super) async fn play(
     player.outcomes.take()
 }
 
-async fn start_all(player: &Rc<Player>, arrivals: &[Arrival]) {
+async fn start_all<A: Exchange>(player: &Rc<Player<A>>, arrivals: &[A]) {
     let start = Instant::now();
     for (index, arrival) in arrivals.iter().enumerate() {
-        let due = start + arrival.at;
+        let due = start + arrival.at();
         time::sleep_until(due.into()).await;
         if player.halt.load(Ordering::Relaxed) {
             return;
@@ -108,7 +118,7 @@ async fn start_all(player: &Rc<Player>, arrivals: &[Arrival]) {
     }
 }
 
-impl Player {
+impl<A: Exchange> Player<A> {
     async fn fetch(&self, index: usize, due: Instant) {
         let started = Instant::now();
         let arrival = self.outcomes.borrow()[index].arrival;
@@ -122,36 +132,44 @@ impl Player {
         self.unfinished.set(self.unfinished.get() - 1);
     }
 
-    async fn converse(&self, index: usize, arrival: Arrival) -> io::Result<()> {
-        let mut stream = self.connection(&arrival).await?;
+    async fn converse(&self, index: usize, arrival: A) -> io::Result<()> {
+        let mut stream = self.connection(arrival.line()).await?;
+        let reply_bytes = arrival.reply_bytes();
         let request = Request {
-            request_bytes: arrival.request_bytes.max(REQUEST_HEADER_BYTES as u32),
-            reply_bytes: arrival.reply_bytes,
-            band: self.play.band.map(|band| band(arrival.reply_bytes)),
+            request_bytes: arrival.request_bytes().max(REQUEST_HEADER_BYTES as u32),
+            reply_bytes,
+            band: self.play.band.map(|band| band(reply_bytes)),
         };
         let mut message = vec![0; request.request_bytes as usize];
         message[..REQUEST_HEADER_BYTES].copy_from_slice(&request.encode());
         stream.write_all(&message).await?;
         let mut received = 0;
-        while received < arrival.reply_bytes {
+        while received < reply_bytes {
             received += self.read_some(&stream).await?;
             self.outcomes.borrow_mut()[index].received_bytes = received;
         }
-        if arrival.kept {
-            self.idle.borrow_mut()[arrival.service.index()].push(stream);
+        let line = arrival.line();
+        if line.kept {
+            self.idle.borrow_mut().entry(line).or_default().push(stream);
         }
         Ok(())
     }
 
-    /// An idle connection if the service keeps any, else a new one: nothing ever waits.
-    async fn connection(&self, arrival: &Arrival) -> io::Result<TcpStream> {
-        if arrival.kept
-            && let Some(stream) = self.idle.borrow_mut()[arrival.service.index()].pop()
-        {
+    /// An idle connection if the line keeps any, else a new one: nothing ever waits.
+    async fn connection(&self, line: Line) -> io::Result<TcpStream> {
+        let idle = self.idle.borrow_mut().get_mut(&line).and_then(Vec::pop);
+        if let Some(stream) = idle {
             return Ok(stream);
         }
-        let server = SocketAddr::new(self.play.server, arrival.service.port());
-        let stream = TcpStream::connect(server).await?;
+        let server = SocketAddr::new(self.play.server, line.port);
+        let stream = match line.from {
+            Some(address) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(address, 0))?;
+                socket.connect(server).await?
+            }
+            None => TcpStream::connect(server).await?,
+        };
         stream.set_nodelay(true)?;
         Ok(stream)
     }

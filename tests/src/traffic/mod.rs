@@ -5,6 +5,8 @@ mod request;
 mod server;
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 pub use self::{
     client::{Outcome, Play},
     request::{REQUEST_HEADER_BYTES, Request},
-    server::Marking,
+    server::{Counted, Mark, Marking},
 };
 use crate::{
     machine::{Disturbance, Watch},
@@ -33,11 +35,59 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// The way of a message: kept connections are shared among messages of the same line.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Line {
+    /// TCP port of the server.
+    pub port: u16,
+    /// IPv4 address of the client; the kernel chooses if it is not given.
+    pub from: Option<IpAddr>,
+    /// Tells connections apart that one port serves to unlike users.
+    pub pool: u8,
+    /// Whether the connection is kept for further messages.
+    pub kept: bool,
+}
+
+/// What the generator must know of a request and its reply.
+pub trait Exchange: Copy + Send + 'static {
+    /// When it starts, from the start of the run.
+    fn at(&self) -> Duration;
+    /// Which way it goes.
+    fn line(&self) -> Line;
+    /// Length of the request with its header.
+    fn request_bytes(&self) -> u32;
+    /// Length of the reply.
+    fn reply_bytes(&self) -> u64;
+}
+
+impl Exchange for Arrival {
+    fn at(&self) -> Duration {
+        self.at
+    }
+
+    fn line(&self) -> Line {
+        Line {
+            port: self.service.port(),
+            from: None,
+            pool: 0,
+            kept: self.kept,
+        }
+    }
+
+    fn request_bytes(&self) -> u32 {
+        self.request_bytes
+    }
+
+    fn reply_bytes(&self) -> u64 {
+        self.reply_bytes
+    }
+}
+
 /// What one run of the generator gave.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct Run<A = Arrival> {
     /// One entry for each arrival, in order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<Outcome<A>>,
     /// CPU time of both ends of the generator over the run's length, as a share of one core.
     pub generator_cpu: f64,
     /// What else went on in the machine.
@@ -50,19 +100,20 @@ pub struct Run {
 /// # Errors
 ///
 /// When sockets can't be opened, when `look` fails (the run then ends early), or on an interrupt.
-pub fn run(
+pub fn run<A: Exchange>(
     bed: &Bed,
-    arrivals: Vec<Arrival>,
+    arrivals: Vec<A>,
     play: Play,
     marking: Option<Marking>,
     look: &mut dyn FnMut() -> Result<()>,
-) -> Result<Run> {
+) -> Result<Run<A>> {
     let started = Instant::now();
+    let ports: BTreeSet<u16> = arrivals.iter().map(|arrival| arrival.line().port).collect();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = bed.server.thread("server", move || {
         let runtime = runtime()?;
-        let listeners = runtime.block_on(server::listen(play.server))?;
+        let listeners = runtime.block_on(server::listen(play.server, ports))?;
         ready.send(()).context("the run was given up")?;
         runtime.block_on(server::serve(listeners, marking, async {
             // A dropped sender means stop as well.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    cards,
+    bench, cards,
     kernels::Kernel,
     modules,
     outcome::{BEGIN, END},
@@ -200,6 +200,7 @@ fn script(modules: &[&str], facts: &[(&str, String)], suites: &[Suite]) -> Strin
             arguments.join(" ")
         ));
     }
+    script.push_str(&bench::send_back());
     script.push_str("poweroff -f\n");
     script
 }

@@ -3,6 +3,7 @@
 //! Emulated by software, so that it works in a virtual machine too; one after another, since
 //! each of them keeps the processors busy.
 
+pub(crate) mod bench;
 mod cards;
 mod emulator;
 mod initramfs;

@@ -1,0 +1,202 @@
+//! The best cut points for known sizes, by closed forms.
+//!
+//! A baseline with badly chosen cuts would flatter whatever is compared with it. PIAS (NSDI 2015) derives its
+//! thresholds from the distribution of sizes; so do these, for aging and for the oracle, by
+//! the formulas of the M/G/1 queue with preemptive levels (Kleinrock, Queueing Systems II, 4.7):
+//! with levels that end at `c[k]`, a message of size `x` in level `k` takes
+//! `(W[k] + x) / (1 - load[k-1])`, where `load[k]` and `W[k] = rate * second moment / 2 / (1 - load[k])`
+//! count of each message what it sends in levels up to `k`: its first `c[k]` bytes under
+//! aging, all or nothing under the oracle.
+
+use scheduler_common::class::{BANDS, Cuts};
+
+/// Steps of the grid of candidates, evenly spread over the logarithm of the size.
+const GRID: usize = 72;
+/// Passes over all cuts; the fourth has never moved one.
+const PASSES: usize = 6;
+
+/// Who schedules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Knowing {
+    /// Bytes sent so far.
+    BytesSent,
+    /// The size, at the start.
+    Size,
+}
+
+/// Sums over the sorted sizes up to each place.
+#[derive(Debug)]
+struct Sums {
+    /// Seconds that each message takes the link.
+    seconds: Vec<f64>,
+    first: Vec<f64>,
+    second: Vec<f64>,
+    /// Of `1 / ideal` and of `seconds / ideal`, where ideal counts the base time too.
+    inverse: Vec<f64>,
+    share: Vec<f64>,
+    /// Messages a second at the wanted load.
+    arrivals: f64,
+}
+
+impl Sums {
+    fn new(sizes_bytes: &[u64], rate_bps: u64, load: f64, base_s: f64) -> Self {
+        let mut seconds: Vec<f64> = sizes_bytes
+            .iter()
+            .map(|bytes| *bytes as f64 * 8.0 / rate_bps as f64)
+            .collect();
+        seconds.sort_unstable_by(f64::total_cmp);
+        let running = |value: fn(f64, f64) -> f64| {
+            let sums = seconds.iter().scan(0.0, |sum, x| {
+                *sum += value(*x, base_s);
+                Some(*sum)
+            });
+            std::iter::once(0.0).chain(sums).collect::<Vec<f64>>()
+        };
+        let total: f64 = seconds.iter().sum();
+        Self {
+            first: running(|x, _| x),
+            second: running(|x, _| x * x),
+            inverse: running(|x, base| 1.0 / (x + base)),
+            share: running(|x, base| x / (x + base)),
+            arrivals: load * seconds.len() as f64 / total.max(f64::MIN_POSITIVE),
+            seconds,
+        }
+    }
+
+    /// Load and mean unfinished work of all levels that end at or before `cut`.
+    fn up_to(&self, cut_s: f64, knowing: Knowing) -> (f64, f64) {
+        let count = self.seconds.len();
+        let place = self.seconds.partition_point(|x| *x <= cut_s);
+        let longer = match knowing {
+            Knowing::BytesSent if cut_s.is_finite() => (count - place) as f64,
+            Knowing::BytesSent | Knowing::Size => 0.0,
+        };
+        let cut_s = if longer > 0.0 { cut_s } else { 0.0 };
+        let first = longer.mul_add(cut_s, self.first[place]) / count as f64;
+        let second = longer.mul_add(cut_s * cut_s, self.second[place]) / count as f64;
+        let load = self.arrivals * first;
+        let work = self.arrivals * second / 2.0 / (1.0 - load);
+        (load, work)
+    }
+
+    /// Logarithms of mean completion time and mean slowdown, added.
+    fn cost(&self, cuts_s: &[f64], knowing: Knowing) -> f64 {
+        let (mut time, mut slowdown) = (0.0, 0.0);
+        let (mut from, mut load_above) = (0, 0.0);
+        for cut in cuts_s.iter().copied().chain([f64::INFINITY]) {
+            let to = self.seconds.partition_point(|x| *x <= cut);
+            let (load, work) = self.up_to(cut, knowing);
+            let left = 1.0 - load_above;
+            let sum = |sums: &[f64]| sums[to] - sums[from];
+            time += (sum(&self.first) + (to - from) as f64 * work) / left;
+            slowdown += work.mul_add(sum(&self.inverse), sum(&self.share)) / left;
+            (from, load_above) = (to, load);
+        }
+        let count = self.seconds.len() as f64;
+        (time / count).ln() + (slowdown / count).ln()
+    }
+}
+
+/// The cuts under which messages of these sizes fare best: mean completion time and mean
+/// slowdown count alike. `base_s` is what a message of no length takes.
+#[must_use]
+pub fn best_cuts(
+    sizes_bytes: &[u64],
+    rate_bps: u64,
+    load: f64,
+    base_s: f64,
+    knowing: Knowing,
+) -> Cuts {
+    let sums = Sums::new(sizes_bytes, rate_bps, load, base_s);
+    let (Some(low), Some(high)) = (sums.seconds.first(), sums.seconds.last()) else {
+        return Cuts::default();
+    };
+    let low = low.max(high * 1e-5);
+    let grid: Vec<f64> = (0..GRID)
+        .map(|step| low * (high / low).powf((step as f64 + 1.0) / (GRID as f64 + 1.0)))
+        .collect();
+    let mut chosen: [usize; BANDS - 1] = std::array::from_fn(|place| (place + 1) * GRID / BANDS);
+    let cuts_of = |chosen: &[usize; BANDS - 1]| chosen.map(|step| grid[step]);
+    for _ in 0..PASSES {
+        for place in 0..chosen.len() {
+            let below = place.checked_sub(1).map_or(0, |before| chosen[before]);
+            let above = chosen.get(place + 1).copied().unwrap_or(GRID - 1);
+            let candidate = |step: usize| {
+                let mut chosen = chosen;
+                chosen[place] = step;
+                sums.cost(&cuts_of(&chosen), knowing)
+            };
+            let best = (below..=above).min_by(|a, b| candidate(*a).total_cmp(&candidate(*b)));
+            chosen[place] = best.unwrap_or(chosen[place]);
+        }
+    }
+    Cuts {
+        bytes: cuts_of(&chosen).map(|seconds| (seconds * rate_bps as f64 / 8.0) as u32),
+        _pad: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE_BPS: u64 = 200_000_000;
+
+    fn web_search() -> Vec<u64> {
+        let sizes = crate::workload::Sizes::all_of(crate::workload::sizes::WEB_SEARCH);
+        (0..4000)
+            .map(|i| (sizes.at((f64::from(i) + 0.5) / 4000.0) / 10.0) as u64)
+            .collect()
+    }
+
+    fn slowdown_and_time(cuts: &Cuts, knowing: Knowing) -> f64 {
+        let sums = Sums::new(&web_search(), RATE_BPS, 0.8, 2e-4);
+        sums.cost(
+            &cuts
+                .bytes
+                .map(|bytes| f64::from(bytes) * 8.0 / RATE_BPS as f64),
+            knowing,
+        )
+    }
+
+    #[test]
+    fn without_cuts_the_formula_is_that_of_one_queue() {
+        // Pollaczek and Khinchine: load * x / 2 / (1 - load) + x for messages of one size.
+        let sums = Sums::new(&[125_000; 50], 1_000_000_000, 0.5, 0.0);
+        let none = [f64::INFINITY; BANDS - 1];
+        for knowing in [Knowing::BytesSent, Knowing::Size] {
+            let cost = sums.cost(&none, knowing);
+            assert!(
+                (cost - (1.5e-3f64.ln() + 1.5f64.ln())).abs() < 1e-9,
+                "{cost}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_cuts_found_beat_those_that_others_use() {
+        let published = Cuts {
+            bytes: [10, 30, 100, 200, 400, 800, 1600].map(|kilobytes| kilobytes * 1000),
+            _pad: 0,
+        };
+        for knowing in [Knowing::BytesSent, Knowing::Size] {
+            let best = best_cuts(&web_search(), RATE_BPS, 0.8, 2e-4, knowing);
+            assert!(best.bytes.is_sorted(), "{best:?}");
+            for other in [published, Cuts::default()] {
+                assert!(
+                    slowdown_and_time(&best, knowing) <= slowdown_and_time(&other, knowing),
+                    "{knowing:?}: {best:?} is worse than {other:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn knowing_the_size_is_better_than_knowing_the_bytes_sent() {
+        let cost = |knowing| {
+            let best = best_cuts(&web_search(), RATE_BPS, 0.8, 2e-4, knowing);
+            slowdown_and_time(&best, knowing)
+        };
+        assert!(cost(Knowing::Size) < cost(Knowing::BytesSent) - 0.1);
+    }
+}
