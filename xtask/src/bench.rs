@@ -22,6 +22,21 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Real servers and clients over one bottleneck, by their own figures (needs root).
+    Apps {
+        /// Install what is missing first; on a host that starts servers at boot, these start then, too.
+        #[arg(long)]
+        install: bool,
+        /// Passed on to treeline-bench-apps: --quick, --apps NAME,…, --schemes NAME,…, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Ten thousand connections, several interfaces with one agent, devices with several queues (needs root).
+    Scale {
+        /// Passed on to treeline-bench-scale: --quick, --connections N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Training beside scikit-learn in a Python environment of the bench's own, a whole cycle, a running agent.
     Learning {
         /// Passed on to treeline-bench-learning: --quick, --only PART,…, --rows N,…, …; `-- --help` lists them.
@@ -33,14 +48,21 @@ enum What {
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     let (program, args) = match &options.what {
         What::Datapath { args } => {
-            ensure!(
-                machine.is_root(),
-                "the bench loads kernel programs, which only root may: run \
-                 `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
-            );
+            need_root(machine, "datapath")?;
             ("treeline-bench", args)
         }
         What::Learning { args } => ("treeline-bench-learning", args),
+        What::Apps { install, args } => {
+            need_root(machine, "apps")?;
+            if *install {
+                setup::packages::install_apps(machine)?;
+            }
+            ("treeline-bench-apps", args)
+        }
+        What::Scale { args } => {
+            need_root(machine, "scale")?;
+            ("treeline-bench-scale", args)
+        }
     };
     setup::run(machine)?;
     demo::build(machine)?;
@@ -48,4 +70,13 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     bench.stdin(Stdio::null()).args(args);
     let error = bench.exec();
     Err(error).with_context(|| format!("cannot run `{}`", child::describe(&bench)))
+}
+
+fn need_root(machine: &Machine, bench: &str) -> Result<()> {
+    ensure!(
+        machine.is_root(),
+        "the bench loads kernel programs, which only root may: run \
+         `sudo -E env \"PATH=$PATH\" cargo xtask bench {bench}`"
+    );
+    Ok(())
 }

@@ -1,0 +1,293 @@
+//! Servers, learning, rounds of all schemes.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bed::{
+    agent::{Running, Treeline},
+    machine::Watch,
+    scheme, wait,
+};
+use serde_json::Value;
+
+use crate::{
+    background::{self, Background},
+    catalog::App,
+    options::Options,
+    report::{Report, RunRecord, Sample, Setting},
+    rival::{Queue, Rival},
+    say,
+    site::{Process, Site},
+};
+
+const TRAIN_EVERY: Duration = Duration::from_secs(4);
+/// After the passes: a candidate may still be in the shadow.
+const MODEL_LIMIT: Duration = Duration::from_secs(12);
+/// Greedy senders fill the queue within this time.
+const SETTLE: Duration = Duration::from_secs(2);
+/// What the kernel's history of services is made from before anything counts; the same for all schemes.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// All that a bench needs while it runs.
+pub(crate) struct Stage<'a> {
+    options: &'a Options,
+    site: &'a Site<'a>,
+    apps: &'a [App],
+    servers: Vec<Process>,
+    treeline: Option<Treeline<'a>>,
+    log: PathBuf,
+    began: Instant,
+    learned: Option<Value>,
+    runs: Vec<RunRecord>,
+}
+
+/// What stands on the uplink during a run.
+enum Standing<'a> {
+    Kernel(#[expect(dead_code, reason = "held until the run is over")] Queue<'a>),
+    Aging,
+    Agent(Running),
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(options: &'a Options, site: &'a Site<'a>, apps: &'a [App]) -> Result<Self> {
+        let treeline = if options.schemes.iter().any(|rival| rival.is_ours()) {
+            Some(Treeline {
+                binary: options.treeline.clone().map_or_else(beside_this_one, Ok)?,
+                instance: format!("apps-{}", std::process::id()),
+                namespace: &site.bed.server,
+                rate_bps: options.rate,
+            })
+        } else {
+            None
+        };
+        let log = options.out.join("apps-agent.log");
+        fs::write(&log, "").with_context(|| format!("cannot write {}", log.display()))?;
+        let wanted: BTreeSet<_> = apps
+            .iter()
+            .flat_map(|app| app.servers)
+            .copied()
+            .chain(background::servers())
+            .collect();
+        let mut servers = Vec::new();
+        for server in wanted {
+            let started = server.start(site);
+            servers.extend(started.with_context(|| format!("cannot start {server:?}"))?);
+        }
+        Ok(Self {
+            options,
+            site,
+            apps,
+            servers,
+            treeline,
+            log,
+            began: Instant::now(),
+            learned: None,
+            runs: Vec::new(),
+        })
+    }
+
+    fn say(&self, what: &str) {
+        say(&format!(
+            "[{:6.1} s] {what}",
+            self.began.elapsed().as_secs_f64()
+        ));
+    }
+
+    fn slot(&self) -> Duration {
+        Duration::from_secs(self.options.seconds())
+    }
+
+    fn treeline(&self) -> Result<&Treeline<'a>> {
+        self.treeline
+            .as_ref()
+            .context("this scheme needs the treeline binary")
+    }
+
+    /// Lets the agent see the same applications, beside the same background, before anything is measured.
+    pub(crate) fn learn(&mut self) -> Result<()> {
+        if !self.options.schemes.contains(&Rival::Treeline) {
+            return Ok(());
+        }
+        let passes = self.options.learn();
+        self.say(&format!("the agent learns from {passes} passes"));
+        let treeline = self.treeline()?;
+        let mut agent = treeline.run(&self.log, TRAIN_EVERY)?;
+        let mut background = Background::start(self.site)?;
+        for _ in 0..passes {
+            for app in self.apps {
+                self.slot_of(app, self.slot())?;
+                background.check()?;
+                agent.check()?;
+            }
+        }
+        // A judge that finds nothing to gain deploys nothing, and that is an outcome, too.
+        let model = wait::until("a model", MODEL_LIMIT, || {
+            agent.check()?;
+            treeline.model()
+        });
+        background.finish()?;
+        agent.stop()?;
+        treeline.down()?;
+        ensure!(!wait::interrupted(), "interrupted");
+        let model = model.ok();
+        self.say(&match &model {
+            Some(model) => format!("learned: {model}"),
+            None => "no model: the judge found no sure gain over aging".to_owned(),
+        });
+        self.learned = model;
+        Ok(())
+    }
+
+    /// All schemes, in another order each round.
+    pub(crate) fn round(&mut self, round: u32) -> Result<()> {
+        let schemes = &self.options.schemes;
+        for place in 0..schemes.len() {
+            let rival = schemes[(place + round as usize) % schemes.len()];
+            self.say(&format!("round {}, {rival}", round + 1));
+            let run = self.run(round, rival)?;
+            self.runs.push(run);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, round: u32, rival: Rival) -> Result<RunRecord> {
+        for server in &mut self.servers {
+            server.check()?;
+        }
+        let mut standing = self.stand(rival)?;
+        let server = &self.site.bed.server;
+        let mut background = Background::start(self.site)?;
+        thread::sleep(SETTLE);
+        let mut watch = Watch::start()?;
+        let (first, resent) = (scheme::queues(server)?, server.retransmitted_segments()?);
+        if !self.options.quick {
+            for app in self.apps {
+                self.slot_of(app, WARM_UP)?;
+            }
+        }
+        let mut samples = Vec::new();
+        for app in self.apps {
+            let before = scheme::queues(server)?;
+            let figures = self.slot_of(app, self.slot())?;
+            let after = scheme::queues(server)?;
+            let sample = Sample {
+                app: app.name,
+                figures,
+                packets_per_band: after.since(&before).packets,
+                drops: after.since(&before).drops,
+                backlog_bytes: after.backlog_bytes,
+            };
+            self.say(&format!("  {sample}"));
+            samples.push(sample);
+            background.check()?;
+            watch.look()?;
+            if let Standing::Agent(agent) = &mut standing {
+                agent.check()?;
+            }
+        }
+        let status = match standing {
+            Standing::Kernel(_) => Value::Null,
+            Standing::Aging | Standing::Agent(_) => self.status(round, rival)?,
+        };
+        for (part, figures) in background.finish()? {
+            let sample = Sample::of_background(part.name, figures);
+            self.say(&format!("  {sample}"));
+            samples.push(sample);
+        }
+        let counted = scheme::queues(server)?.since(&first);
+        let record = RunRecord {
+            round,
+            scheme: rival,
+            samples,
+            packets_per_band: counted.packets,
+            drops: counted.drops,
+            retransmitted: server.retransmitted_segments()?.saturating_sub(resent),
+            model: status["model"].clone(),
+            machine: watch.finish()?,
+        };
+        self.clear(standing)?;
+        Ok(record)
+    }
+
+    fn slot_of(&self, app: &App, length: Duration) -> Result<Vec<crate::figure::Figure>> {
+        if wait::interrupted() {
+            bail!("interrupted");
+        }
+        let figures = (app.run)(self.site, length);
+        figures.with_context(|| format!("{} gave no figures", app.name))
+    }
+
+    fn stand(&self, rival: Rival) -> Result<Standing<'a>> {
+        match rival {
+            Rival::Aging => {
+                self.treeline()?.up_without_model()?;
+                Ok(Standing::Aging)
+            }
+            Rival::Treeline => {
+                let agent = self.treeline()?.run(&self.log, TRAIN_EVERY)?;
+                Ok(Standing::Agent(agent))
+            }
+            other => {
+                let queue = Queue::stand(&self.site.bed.server, other, self.options.rate)?;
+                Ok(Standing::Kernel(queue))
+            }
+        }
+    }
+
+    fn clear(&self, standing: Standing<'_>) -> Result<()> {
+        match standing {
+            Standing::Kernel(_) => Ok(()),
+            Standing::Aging => self.treeline()?.down(),
+            Standing::Agent(agent) => {
+                agent.stop()?;
+                self.treeline()?.down()
+            }
+        }
+    }
+
+    /// What treeline says of itself, kept beside the report.
+    fn status(&self, round: u32, rival: Rival) -> Result<Value> {
+        let status = self.treeline()?.status()?;
+        let path = (self.options.out).join(format!("apps-status-{}-{rival}.json", round + 1));
+        fs::write(&path, serde_json::to_string_pretty(&status)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(status)
+    }
+
+    pub(crate) fn report(&mut self, left_out: Vec<(String, String)>) -> Result<Report> {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let setting = Setting {
+            kernel: kernel.trim().to_owned(),
+            rate_bps: self.options.rate,
+            rounds: self.options.rounds(),
+            slot_s: self.options.seconds(),
+            quick: self.options.quick,
+            gso_max_bytes: self.options.gso_max_bytes,
+            left_out,
+            learned: self.learned.take(),
+        };
+        Ok(Report::new(
+            setting,
+            self.apps,
+            &self.options.schemes,
+            std::mem::take(&mut self.runs),
+        ))
+    }
+}
+
+/// The binary that was built together with this one.
+fn beside_this_one() -> Result<PathBuf> {
+    let path = env::current_exe()?.with_file_name("treeline");
+    ensure!(
+        path.exists(),
+        "there is no {}; build it with `cargo build`, or name it with --treeline",
+        path.display()
+    );
+    Ok(path)
+}
