@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -25,6 +25,8 @@ use crate::{
 
 /// Of a fast typist.
 const KEY_EVERY: Duration = Duration::from_millis(100);
+/// Greedy senders fill the queue within this time.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 const LOGIN_LIMIT: Duration = Duration::from_secs(20);
 /// A sender keeps little of one stream in its own queue (TCP small queues); it takes some to fill it.
 const BULK_STREAMS: &str = "-P 8";
@@ -82,6 +84,8 @@ pub(crate) const PARTS: [Part; 4] = [KEYS, VOICE, LARGE, BULK];
 pub(crate) struct Background {
     processes: Vec<(Part, Process)>,
     keys: Option<Keys>,
+    /// Keys before this are those of the start.
+    settled: Instant,
 }
 
 impl Background {
@@ -109,7 +113,11 @@ impl Background {
         if present(&LARGE) {
             processes.push((LARGE, site.ask(downloads(site, "large")?)?));
         }
-        Ok(Self { processes, keys })
+        Ok(Self {
+            processes,
+            keys,
+            settled: Instant::now() + SETTLE,
+        })
     }
 
     /// An error if a part has ended.
@@ -119,11 +127,19 @@ impl Background {
             .try_for_each(|(_, process)| process.check())
     }
 
+    /// Times of the keys typed since then, milliseconds.
+    pub(crate) fn keys_since(&self, since: Instant) -> Vec<f64> {
+        let keys = self.keys.as_ref();
+        keys.map(|keys| keys.since(since)).unwrap_or_default()
+    }
+
     /// Stops it and gives what each part reports.
     pub(crate) fn finish(self) -> Result<Vec<(Part, Vec<Figure>)>> {
         let mut told = Vec::new();
         if let Some(keys) = self.keys {
-            told.push((KEYS, figure::of_times(&keys.finish()?)));
+            let times = keys.since(self.settled);
+            keys.finish()?;
+            told.push((KEYS, figure::of_times(&times)));
         }
         for (part, process) in self.processes {
             let written = process.stop()?;
@@ -145,7 +161,8 @@ impl Background {
 struct Keys {
     child: Child,
     stop: Arc<AtomicBool>,
-    typist: Option<JoinHandle<Result<Vec<f64>>>>,
+    typed: Arc<Mutex<Vec<(Instant, f64)>>>,
+    typist: Option<JoinHandle<Result<()>>>,
 }
 
 impl Keys {
@@ -166,6 +183,8 @@ impl Keys {
         let screen = child.stdout.take().context("the session has no output")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let typed = Arc::new(Mutex::new(Vec::new()));
+        let sheet = Arc::clone(&typed);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let typist = thread::Builder::new()
             .name("typist".into())
@@ -173,11 +192,12 @@ impl Keys {
                 let mut screen = screen;
                 login(&mut screen)?;
                 ready.send(()).context("nobody waits for the session")?;
-                type_on(keyboard, screen, &stopped)
+                type_on(keyboard, screen, &stopped, &sheet)
             })?;
         let keys = Self {
             child,
             stop,
+            typed,
             typist: Some(typist),
         };
         is_ready
@@ -186,7 +206,13 @@ impl Keys {
         Ok(keys)
     }
 
-    fn finish(mut self) -> Result<Vec<f64>> {
+    fn since(&self, since: Instant) -> Vec<f64> {
+        let typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = typed.iter().filter(|(at, _)| *at >= since);
+        times.map(|(_, took_ms)| *took_ms).collect()
+    }
+
+    fn finish(mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let typist = self.typist.take().context("the session ended already")?;
         typist
@@ -219,24 +245,26 @@ fn login(screen: &mut ChildStdout) -> Result<()> {
     }
 }
 
-/// Times in milliseconds from each key to its echo.
+/// Notes when each key was typed, and the milliseconds until it was echoed.
 fn type_on(
     mut keyboard: ChildStdin,
     mut screen: ChildStdout,
     stop: &AtomicBool,
-) -> Result<Vec<f64>> {
-    let mut times = Vec::new();
+    sheet: &Mutex<Vec<(Instant, f64)>>,
+) -> Result<()> {
     let mut echo = [0];
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         keyboard.write_all(b"x").context("the session ended")?;
         screen.read_exact(&mut echo).context("the session ended")?;
         let took = began.elapsed();
-        times.push(took.as_secs_f64() * 1e3);
+        let mut typed = sheet.lock().unwrap_or_else(PoisonError::into_inner);
+        typed.push((began, took.as_secs_f64() * 1e3));
+        drop(typed);
         // Who waits for an echo types on as soon as it is there.
         thread::sleep(KEY_EVERY.saturating_sub(took));
     }
-    Ok(times)
+    Ok(())
 }
 
 /// Servers that the background needs, of parts that are installed.

@@ -38,7 +38,7 @@ impl Figure {
     }
 }
 
-/// Nearest-rank percentiles and the number of some times in milliseconds; nothing without times.
+/// Nearest-rank percentiles, the most, and the number of some times in milliseconds; nothing without times.
 pub(crate) fn of_times(times_ms: &[f64]) -> Vec<Figure> {
     let mut sorted = times_ms.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -46,12 +46,13 @@ pub(crate) fn of_times(times_ms: &[f64]) -> Vec<Figure> {
         let rank = (sorted.len() * percent).div_ceil(100).max(1);
         sorted.get(rank - 1).copied()
     };
-    let (Some(p50), Some(p99)) = (at(50), at(99)) else {
+    let (Some(p50), Some(p99), Some(max)) = (at(50), at(99), at(100)) else {
         return Vec::new();
     };
     vec![
         Figure::low("p50_ms", p50),
         Figure::low("p99_ms", p99),
+        Figure::low("max_ms", max),
         Figure::high("count", sorted.len() as f64),
     ]
 }
@@ -73,7 +74,8 @@ mod tests {
         let figures = of_times(&times);
         assert_eq!(figures[0], Figure::low("p50_ms", 100.0));
         assert_eq!(figures[1], Figure::low("p99_ms", 198.0));
-        assert_eq!(figures[2], Figure::high("count", 200.0));
+        assert_eq!(figures[2], Figure::low("max_ms", 200.0));
+        assert_eq!(figures[3], Figure::high("count", 200.0));
         assert!(of_times(&[]).is_empty());
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
     }

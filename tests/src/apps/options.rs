@@ -35,9 +35,12 @@ pub(crate) struct Options {
     /// Seconds of each application in a run [default: 5, quick: 2]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: Option<u64>,
-    /// Passes over all applications from which the agent learns before the rounds [default: 2, quick: 1]
+    /// Passes of six slots from which the agent learns before the rounds, until a model acts [default: 8, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) learn: Option<u32>,
+    /// Applications that run while the agent learns [default: all that are measured]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub(crate) learn_apps: Vec<String>,
     /// One round of short slots: whether it works, not who wins
     #[arg(long)]
     pub(crate) quick: bool,
@@ -65,7 +68,7 @@ impl Options {
     }
 
     pub(crate) fn learn(&self) -> u32 {
-        self.learn.unwrap_or(if self.quick { 1 } else { 2 })
+        self.learn.unwrap_or(if self.quick { 1 } else { 8 })
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Sample {
     pub(crate) packets_per_band: Vec<u64>,
     pub(crate) drops: u64,
     pub(crate) backlog_bytes: u64,
+    /// What somebody who typed meanwhile felt.
+    pub(crate) keys: Vec<Figure>,
 }
 
 impl Sample {
@@ -79,6 +81,7 @@ impl Sample {
             packets_per_band: Vec::new(),
             drops: 0,
             backlog_bytes: 0,
+            keys: Vec::new(),
         }
     }
 }
@@ -95,6 +98,9 @@ impl Display for Sample {
                 "  bands {:?} drops {}",
                 self.packets_per_band, self.drops
             )?;
+        }
+        if let [_, p99, most, _count] = self.keys.as_slice() {
+            write!(f, " keys p99 {:.1} max {:.1}", p99.value, most.value)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bed::{
     agent::{Running, Treeline},
     machine::Watch,
@@ -17,8 +17,9 @@ use bed::{
 use serde_json::Value;
 
 use crate::{
-    background::{self, Background},
+    background::{self, Background, SETTLE},
     catalog::App,
+    figure::{Figure, of_times},
     options::Options,
     report::{Report, RunRecord, Sample, Setting},
     rival::{Queue, Rival},
@@ -26,11 +27,11 @@ use crate::{
     site::{Process, Site},
 };
 
-const TRAIN_EVERY: Duration = Duration::from_secs(4);
-/// After the passes: a candidate may still be in the shadow.
-const MODEL_LIMIT: Duration = Duration::from_secs(12);
-/// Greedy senders fill the queue within this time.
-const SETTLE: Duration = Duration::from_secs(2);
+/// While learning; the rounds have the agent's default, lest a row of applications in turn look like one change after another.
+const LEARN_EVERY: Duration = Duration::from_secs(4);
+const TRAIN_EVERY: Duration = Duration::from_secs(60);
+/// Slots' time that a pass of learning takes.
+const LEARN_SLOTS: u32 = 6;
 /// What the kernel's history of services is made from before anything counts; the same for all schemes.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -114,34 +115,48 @@ impl<'a> Stage<'a> {
         if !self.options.schemes.contains(&Rival::Treeline) {
             return Ok(());
         }
-        let passes = self.options.learn();
-        self.say(&format!("the agent learns from {passes} passes"));
+        let most = self.options.learn();
+        self.say(&format!("the agent learns from up to {most} passes"));
         let treeline = self.treeline()?;
-        let mut agent = treeline.run(&self.log, TRAIN_EVERY)?;
+        let mut agent = treeline.run(&self.log, LEARN_EVERY)?;
         let mut background = Background::start(self.site)?;
-        for _ in 0..passes {
-            for app in self.apps {
-                self.slot_of(app, self.slot())?;
-                background.check()?;
-                agent.check()?;
+        // A judge that finds nothing to gain deploys nothing, and that is an outcome, too.
+        let mut model = None;
+        for _ in 0..most {
+            self.all_at_once(self.slot() * LEARN_SLOTS)?;
+            background.check()?;
+            agent.check()?;
+            model = treeline.model()?;
+            if model.is_some() {
+                break;
             }
         }
-        // A judge that finds nothing to gain deploys nothing, and that is an outcome, too.
-        let model = wait::until("a model", MODEL_LIMIT, || {
-            agent.check()?;
-            treeline.model()
-        });
         background.finish()?;
         agent.stop()?;
         treeline.down()?;
-        ensure!(!wait::interrupted(), "interrupted");
-        let model = model.ok();
         self.say(&match &model {
             Some(model) => format!("learned: {model}"),
             None => "no model: the judge found no sure gain over aging".to_owned(),
         });
         self.learned = model;
         Ok(())
+    }
+
+    /// A host's applications run side by side, and so it learns from them.
+    fn all_at_once(&self, length: Duration) -> Result<()> {
+        thread::scope(|scope| {
+            let chosen = &self.options.learn_apps;
+            let named =
+                |app: &&App| chosen.is_empty() || chosen.iter().any(|name| name == app.name);
+            let started: Vec<_> = (self.apps.iter().filter(named))
+                .map(|app| scope.spawn(move || self.slot_of(app, length)))
+                .collect();
+            for app in started {
+                app.join()
+                    .map_err(|_panic| anyhow!("an application panicked"))??;
+            }
+            Ok(())
+        })
     }
 
     /// All schemes, in another order each round.
@@ -173,7 +188,7 @@ impl<'a> Stage<'a> {
         }
         let mut samples = Vec::new();
         for app in self.apps {
-            let before = scheme::queues(server)?;
+            let (before, began) = (scheme::queues(server)?, Instant::now());
             let figures = self.slot_of(app, self.slot())?;
             let after = scheme::queues(server)?;
             let sample = Sample {
@@ -182,6 +197,7 @@ impl<'a> Stage<'a> {
                 packets_per_band: after.since(&before).packets,
                 drops: after.since(&before).drops,
                 backlog_bytes: after.backlog_bytes,
+                keys: of_times(&background.keys_since(began)),
             };
             self.say(&format!("  {sample}"));
             samples.push(sample);
@@ -215,7 +231,7 @@ impl<'a> Stage<'a> {
         Ok(record)
     }
 
-    fn slot_of(&self, app: &App, length: Duration) -> Result<Vec<crate::figure::Figure>> {
+    fn slot_of(&self, app: &App, length: Duration) -> Result<Vec<Figure>> {
         if wait::interrupted() {
             bail!("interrupted");
         }
