@@ -30,10 +30,12 @@ pub(crate) enum Rival {
     Aging,
     /// The kernel program with the agent and what it has learned.
     Treeline,
+    /// The kernel program without the agent, with the newest model that was learned, even if the judge did not let it act.
+    Candidate,
 }
 
 impl Rival {
-    /// What every kernel here has.
+    /// What needs nothing that a kernel may lack.
     pub(crate) const DEFAULT: [Self; 4] =
         [Self::Fifo, Self::ShortFifo, Self::Aging, Self::Treeline];
 
@@ -46,12 +48,13 @@ impl Rival {
             Self::CakeDiffserv4 => "cake-diffserv4",
             Self::Aging => "aging",
             Self::Treeline => "treeline",
+            Self::Candidate => "candidate",
         }
     }
 
     /// Whether the `treeline` binary makes it.
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(self, Self::Aging | Self::Treeline)
+        matches!(self, Self::Aging | Self::Treeline | Self::Candidate)
     }
 }
 
@@ -82,7 +85,9 @@ impl<'a> Queue<'a> {
             Rival::FqCodel => queue.limited(rate_bps, "fq_codel"),
             Rival::Cake => queue.root(&format!("cake bandwidth {rate_bps}bit besteffort")),
             Rival::CakeDiffserv4 => queue.root(&format!("cake bandwidth {rate_bps}bit diffserv4")),
-            Rival::Aging | Rival::Treeline => anyhow::bail!("{rival} is not set up by tc"),
+            Rival::Aging | Rival::Treeline | Rival::Candidate => {
+                anyhow::bail!("{rival} is not set up by tc")
+            }
         };
         set.with_context(|| format!("this kernel may lack {rival}: leave it out by --schemes"))?;
         Ok(queue)

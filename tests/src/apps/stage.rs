@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bed::{
     agent::{Running, Treeline},
     machine::Watch,
+    netns::UPLINK,
     scheme, wait,
 };
 use serde_json::Value;
@@ -51,7 +53,7 @@ pub(crate) struct Stage<'a> {
 /// What stands on the uplink during a run.
 enum Standing<'a> {
     Kernel(#[expect(dead_code, reason = "held until the run is over")] Queue<'a>),
-    Aging,
+    Ours,
     Agent(Running),
 }
 
@@ -112,7 +114,8 @@ impl<'a> Stage<'a> {
 
     /// Lets the agent see the same applications, beside the same background, before anything is measured.
     pub(crate) fn learn(&mut self) -> Result<()> {
-        if !self.options.schemes.contains(&Rival::Treeline) {
+        let learns = |rival: &Rival| matches!(rival, Rival::Treeline | Rival::Candidate);
+        if !self.options.schemes.iter().any(learns) {
             return Ok(());
         }
         let most = self.options.learn();
@@ -209,7 +212,7 @@ impl<'a> Stage<'a> {
         }
         let status = match standing {
             Standing::Kernel(_) => Value::Null,
-            Standing::Aging | Standing::Agent(_) => self.status(round, rival)?,
+            Standing::Ours | Standing::Agent(_) => self.status(round, rival)?,
         };
         for (part, figures) in background.finish()? {
             let sample = Sample::of_background(part.name, figures);
@@ -243,7 +246,11 @@ impl<'a> Stage<'a> {
         match rival {
             Rival::Aging => {
                 self.treeline()?.up_without_model()?;
-                Ok(Standing::Aging)
+                Ok(Standing::Ours)
+            }
+            Rival::Candidate => {
+                self.up_with_candidate()?;
+                Ok(Standing::Ours)
             }
             Rival::Treeline => {
                 let agent = self.treeline()?.run(&self.log, TRAIN_EVERY)?;
@@ -256,10 +263,29 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// What a judge in error would have let act.
+    fn up_with_candidate(&self) -> Result<()> {
+        let treeline = self.treeline()?;
+        let models = Path::new("/var/lib/treeline")
+            .join(&treeline.instance)
+            .join("models");
+        let newest = fs::read_dir(&models)
+            .ok()
+            .and_then(|found| found.filter_map(|entry| Some(entry.ok()?.path())).max())
+            .context("no model was learned: leave `candidate` out of --schemes")?;
+        let rate = format!("{}bit", self.options.rate);
+        let mut command = Command::new(&treeline.binary);
+        command
+            .args(["--instance", &treeline.instance])
+            .args(["up", UPLINK, "--rate", &rate, "--model"])
+            .arg(newest);
+        treeline.namespace.output(&mut command).map(drop)
+    }
+
     fn clear(&self, standing: Standing<'_>) -> Result<()> {
         match standing {
             Standing::Kernel(_) => Ok(()),
-            Standing::Aging => self.treeline()?.down(),
+            Standing::Ours => self.treeline()?.down(),
             Standing::Agent(agent) => {
                 agent.stop()?;
                 self.treeline()?.down()
