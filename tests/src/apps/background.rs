@@ -12,15 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use bed::netns::SERVER_V4;
+use bed::{command, netns::SERVER_V4};
 use serde::Serialize;
 
 use crate::{
     catalog::{IPERF, Need, Role, SSH, SSHD, WEB, downloads, missing, ssh_options},
     figure::{self, Figure},
     read,
-    server::{IPERF_PORTS, SSH_PORT, Server},
-    site::{Process, Site},
+    server::{IPERF_PORTS, KEYS_PORT, Server},
+    site::{Process, Site, more_urgent},
 };
 
 /// Of a fast typist.
@@ -95,7 +95,7 @@ impl Background {
         let present = |part: &Part| missing(part.needs).is_empty();
         let [_, bulk, voice] = IPERF_PORTS;
         let iperf = |port: u16, more: &str| {
-            site.command(&format!(
+            site.urgent(&format!(
                 "iperf3 -c {SERVER_V4} -p {port} -R -J -t {LONG_S} {more}"
             ))
         };
@@ -167,8 +167,8 @@ struct Keys {
 
 impl Keys {
     fn start(site: &Site<'_>) -> Result<Self> {
-        let mut command: Command = site.command(&format!(
-            "ssh -tt {} -p {SSH_PORT} root@{SERVER_V4}",
+        let mut command: Command = site.urgent(&format!(
+            "ssh -tt {} -p {KEYS_PORT} root@{SERVER_V4}",
             ssh_options()
         ))?;
         // What comes is sent back by a program, as an editor or a shell does.
@@ -190,6 +190,10 @@ impl Keys {
             .name("typist".into())
             .spawn(move || {
                 let mut screen = screen;
+                if let Some(priority) = more_urgent()? {
+                    let thread = nix::unistd::gettid();
+                    command::run("chrt", &format!("-r -p {priority} {thread}"))?;
+                }
                 login(&mut screen)?;
                 ready.send(()).context("nobody waits for the session")?;
                 type_on(keyboard, screen, &stopped, &sheet)

@@ -156,4 +156,39 @@ mod tests {
         );
         assert!(listed().contains("nginx-light"));
     }
+
+    #[test]
+    fn an_installed_application_serves_and_reports_its_own_times() {
+        let app = APPS.iter().find(|app| app.name == "files").unwrap();
+        if !app.missing().is_empty() {
+            eprintln!("skipped: install {}", app.missing().join(" "));
+            return;
+        }
+        let bed = Bed::host().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::new(&bed, folder.path());
+        let mut servers = app.servers[0].start(&site).unwrap();
+        let figures = (app.run)(&site, std::time::Duration::from_secs(1)).unwrap();
+        let value = |name| {
+            figures
+                .iter()
+                .find(|figure| figure.name == name)
+                .unwrap()
+                .value
+        };
+        assert!(
+            value("count") >= 2.0 && value("p50_ms") > 0.0,
+            "{figures:?}"
+        );
+        servers
+            .iter_mut()
+            .for_each(|server| server.check().unwrap());
+        drop(servers);
+        let served = site.run(
+            site.command("curl --silent --max-time 5 http://10.99.0.1:8080/page")
+                .unwrap(),
+            std::time::Duration::from_secs(10),
+        );
+        assert!(served.is_err(), "the server is ended");
+    }
 }

@@ -10,6 +10,8 @@ use crate::site::{Process, Site, find};
 pub(crate) const WEB_PORT: u16 = 8080;
 pub(crate) const WEB2_PORT: u16 = 8082;
 pub(crate) const SSH_PORT: u16 = 2222;
+/// Of the interactive session, apart from that of the copies.
+pub(crate) const KEYS_PORT: u16 = 2223;
 pub(crate) const RSYNC_PORT: u16 = 8730;
 pub(crate) const DNS_PORT: u16 = 5300;
 pub(crate) const REDIS_PORT: u16 = 6390;
@@ -84,13 +86,16 @@ impl Server {
                 let line = format!(
                     "sipp -sf {{}}/answer.xml -i {SERVER_V4} -p {SIP_PORT} -mi {SERVER_V4} -nostdin"
                 );
-                Ok(vec![site.serve(&line)?])
+                Ok(vec![site.serve(site.command(&line)?)?])
             }
             Self::Iperf => {
                 let mut servers = Vec::new();
                 for port in IPERF_PORTS {
                     let line = format!("iperf3 -s -B {SERVER_V4} -p {port}");
-                    servers.extend(listening(site, &line, port)?);
+                    servers.push(site.serve(site.urgent(&line)?)?);
+                }
+                for (port, server) in IPERF_PORTS.into_iter().zip(&mut servers) {
+                    site.wait_for(port, server)?;
                 }
                 Ok(servers)
             }
@@ -99,7 +104,7 @@ impl Server {
 }
 
 fn listening(site: &Site<'_>, line: &str, port: u16) -> Result<Vec<Process>> {
-    let mut server = site.serve(line)?;
+    let mut server = site.serve(site.command(line)?)?;
     site.wait_for(port, &mut server)?;
     Ok(vec![server])
 }
@@ -184,7 +189,7 @@ fn git(site: &Site<'_>) -> Result<Vec<Process>> {
     fs::create_dir_all(site.path("git"))?;
     git(&format!("clone --quiet --bare . {}", bare.display()))?;
     fs::remove_dir_all(work.join(".git"))?;
-    let fcgi = site.serve("fcgiwrap -c 2 -s unix:{}/git.socket")?;
+    let fcgi = site.serve(site.command("fcgiwrap -c 2 -s unix:{}/git.socket")?)?;
     Ok(vec![fcgi])
 }
 
@@ -259,7 +264,12 @@ fn sshd(site: &Site<'_>) -> Result<Vec<Process>> {
     // sshd runs itself again for each connection and so wants its whole path.
     let path = find("sshd").context("sshd is not installed")?;
     let line = format!("{} -D -e -f {{}}/sshd.conf", path.display());
-    listening(site, &line, SSH_PORT)
+    let mut servers = listening(site, &line, SSH_PORT)?;
+    let own = site.urgent(&format!("{line} -p {KEYS_PORT}"))?;
+    let mut own = site.serve(own)?;
+    site.wait_for(KEYS_PORT, &mut own)?;
+    servers.push(own);
+    Ok(servers)
 }
 
 #[cfg(test)]

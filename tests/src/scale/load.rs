@@ -2,26 +2,28 @@
 
 use std::{
     cell::RefCell,
-    io,
+    env,
+    io::{self, Read as _},
     net::SocketAddr,
+    process::{Child, Command, Stdio},
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use bed::netns::Namespace;
+use anyhow::{Context as _, Result, ensure};
+use bed::{netns::Namespace, wait};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
-    sync::oneshot,
     task::LocalSet,
     time,
 };
 
 /// Connections that are being made at once; more would overrun the listener.
 const CONNECTING: usize = 64;
+const START_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// What waits unsent in a socket; enough to keep the link busy.
 static BLOB: [u8; 64 * 1024] = [0x5a; 64 * 1024];
@@ -67,45 +69,55 @@ fn draw(random: &mut StdRng) -> u64 {
     SIZES[SIZES.len() - 1].2 as u64
 }
 
-/// A server inside a namespace; dropping it ends it.
+/// A server in a process of its own, as its ends of the connections are files, too; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Server {
-    _stop: oneshot::Sender<()>,
+    child: Child,
 }
 
 impl Server {
-    /// Answers each request of eight bytes with as many bytes as it says.
+    /// Starts it inside a namespace and waits until it listens.
     pub(crate) fn start(namespace: &Namespace, at: SocketAddr) -> Result<Self> {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = namespace.thread("server", move || {
-            let runtime = runtime()?;
-            let listener = runtime.block_on(TcpListener::bind(at))?;
-            ready
-                .send(())
-                .context("the server is not wanted any more")?;
-            let local = LocalSet::new();
-            local.spawn_local(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    tokio::task::spawn_local(async move {
-                        // The client's end of the connection is how this ends.
-                        drop(answer(stream).await);
-                    });
-                }
-            });
-            runtime.block_on(local.run_until(async {
-                // A dropped sender means stop as well.
-                drop(stopped.await);
-            }));
-            Ok(())
+        let mut command = Command::new(env::current_exe()?);
+        command
+            .args(["--serve", &at.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        let server = Self {
+            child: namespace.spawn(&mut command)?,
+        };
+        wait::until("the server's start", START_LIMIT, || {
+            namespace.enter(|| Ok(std::net::TcpStream::connect(at).ok().map(drop)))
         })?;
-        if is_ready.recv().is_err() {
-            thread
-                .join()
-                .map_err(|_panic| anyhow!("the server panicked"))??;
-        }
-        Ok(Self { _stop: stop })
+        Ok(server)
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Answers each request of eight bytes with as many bytes as it says, until standard input ends.
+pub(crate) fn serve(at: SocketAddr) -> Result<()> {
+    let runtime = runtime()?;
+    let listener = runtime.block_on(TcpListener::bind(at))?;
+    let local = LocalSet::new();
+    local.spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                // The client's end of the connection is how this ends.
+                drop(answer(stream).await);
+            });
+        }
+    });
+    runtime.block_on(local.run_until(tokio::task::spawn_blocking(|| {
+        let mut rest = Vec::new();
+        io::stdin().read_to_end(&mut rest)
+    })))??;
+    Ok(())
 }
 
 async fn answer(mut stream: TcpStream) -> io::Result<()> {
@@ -162,12 +174,12 @@ async fn exchange(plan: Plan, idle: Vec<TcpStream>) -> Result<Played> {
         due += Duration::from_secs_f64(-gap_s * random.random_range(f64::MIN_POSITIVE..1.0).ln());
         time::sleep_until((began + due).into()).await;
         let bytes = draw(&mut random);
-        let place = random.random_range(0..idle.borrow().len());
-        let stream = idle.borrow_mut().swap_remove(place);
         ensure!(
             !idle.borrow().is_empty(),
             "more messages under way than connections"
         );
+        let place = random.random_range(0..idle.borrow().len());
+        let stream = idle.borrow_mut().swap_remove(place);
         started += 1;
         let (idle, messages) = (Rc::clone(&idle), Rc::clone(&messages));
         tokio::task::spawn_local(async move {

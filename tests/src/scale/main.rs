@@ -8,7 +8,7 @@ mod report;
 mod site;
 mod wires;
 
-use std::{env, fs, path::PathBuf, process::ExitCode};
+use std::{env, fs, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use bed::wait;
@@ -62,6 +62,9 @@ pub(crate) struct Options {
     /// What to print at the end
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Be the server of a run
+    #[arg(long, hide = true)]
+    serve: Option<SocketAddr>,
 }
 
 impl Options {
@@ -114,6 +117,10 @@ fn say(what: &str) {
 }
 
 fn bench(options: &Options) -> Result<()> {
+    if let Some(at) = options.serve {
+        raise_descriptors(u64::from(options.connections) + 500)?;
+        return load::serve(at);
+    }
     ensure!(
         nix::unistd::geteuid().is_root(),
         "network namespaces and kernel programs need root: run as root"
@@ -123,7 +130,7 @@ fn bench(options: &Options) -> Result<()> {
         "--load must lie between 0 and 1"
     );
     wait::catch_interrupts()?;
-    raise_descriptors(u64::from(options.connections) * 2 + 500)?;
+    raise_descriptors(u64::from(options.connections) + 500)?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let binary = options.treeline.clone().map_or_else(beside_this_one, Ok)?;
@@ -155,7 +162,7 @@ fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Both ends of each connection are files of this process.
+/// Each connection is a file here, and one of the server's.
 fn raise_descriptors(count: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < count {

@@ -119,6 +119,8 @@ pub(crate) struct Connections {
     pub(crate) samples_lost: Option<u64>,
     pub(crate) drops: Option<u64>,
     pub(crate) retransmitted: u64,
+    /// Memory of the kernel's maps.
+    pub(crate) maps_mb: Option<f64>,
     pub(crate) agent: Option<Cost>,
 }
 
@@ -133,7 +135,11 @@ impl Display for Connections {
             self.retransmitted
         )?;
         if let (Some(created), Some(evicted)) = (self.flows_created, self.flows_evicted) {
-            write!(f, ", flows {created}, evicted {evicted}")?;
+            let maps_mb = self.maps_mb.unwrap_or_default();
+            write!(
+                f,
+                ", flows {created}, evicted {evicted}, maps {maps_mb:.1} MB"
+            )?;
         }
         if let Some(agent) = &self.agent {
             let lost = self.samples_lost.unwrap_or_default();

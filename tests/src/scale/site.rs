@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use aya::maps::MapData;
 use bed::{netns::Namespace, wait};
 use nix::{
     sys::signal::{Signal, kill},
@@ -40,8 +41,6 @@ pub(crate) struct Cost {
     pub(crate) cpu_s: f64,
     /// Largest resident set so far, MB.
     pub(crate) peak_mb: f64,
-    /// Memory of the kernel's maps that it holds, MB.
-    pub(crate) maps_mb: f64,
 }
 
 impl Site<'_> {
@@ -88,6 +87,19 @@ impl Site<'_> {
         serde_json::from_str(&answer).context("`treeline status` did not answer in JSON")
     }
 
+    /// Memory of the kernel's maps, MB; they outlive the agent.
+    pub(crate) fn maps_mb(&self) -> Result<f64> {
+        let pins = Path::new("/sys/fs/bpf/treeline").join(&self.instance);
+        // What is no map is not opened.
+        let opened: Vec<_> = files_below(&pins)?
+            .iter()
+            .filter_map(|pin| MapData::from_pin(pin).ok())
+            .collect();
+        let bytes = memory_of_maps(Path::new("/proc/self/fdinfo"))?;
+        drop(opened);
+        Ok(bytes as f64 / 1e6)
+    }
+
     fn call(&self, arguments: &[&str]) -> Result<String> {
         self.namespace.output(self.command().args(arguments))
     }
@@ -129,7 +141,6 @@ impl Agent {
         Ok(Cost {
             cpu_s: cpu_s(&read("stat")?)?,
             peak_mb: peak_mb(&read("status")?)?,
-            maps_mb: maps_mb(&folder.join("fdinfo"))?,
         })
     }
 
@@ -172,8 +183,21 @@ fn peak_mb(status: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 /// Each map once, however many descriptors show it.
-fn maps_mb(folder: &Path) -> Result<f64> {
+fn memory_of_maps(folder: &Path) -> Result<u64> {
     let mut maps = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         // A descriptor may be gone by now.
@@ -186,7 +210,7 @@ fn maps_mb(folder: &Path) -> Result<f64> {
             maps.insert(id, bytes);
         }
     }
-    Ok(maps.values().sum::<u64>() as f64 / 1e6)
+    Ok(maps.values().sum())
 }
 
 #[cfg(test)]
