@@ -168,6 +168,10 @@ impl<'a> Stage<'a> {
         for place in 0..schemes.len() {
             let rival = schemes[(place + round as usize) % schemes.len()];
             self.say(&format!("round {}, {rival}", round + 1));
+            if rival == Rival::Candidate && self.candidate()?.is_none() {
+                self.say("  left out: the judge found no model worth a look");
+                continue;
+            }
             let run = self.run(round, rival)?;
             self.runs.push(run);
         }
@@ -263,16 +267,16 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What a judge in error would have let act.
+    /// The file of the newest model, whatever the judge thinks of it.
+    fn candidate(&self) -> Result<Option<PathBuf>> {
+        let folder = Path::new("/var/lib/treeline").join(&self.treeline()?.instance);
+        let models = fs::read_dir(folder.join("models")).ok();
+        Ok(models.and_then(|found| found.filter_map(|entry| Some(entry.ok()?.path())).max()))
+    }
+
     fn up_with_candidate(&self) -> Result<()> {
         let treeline = self.treeline()?;
-        let models = Path::new("/var/lib/treeline")
-            .join(&treeline.instance)
-            .join("models");
-        let newest = fs::read_dir(&models)
-            .ok()
-            .and_then(|found| found.filter_map(|entry| Some(entry.ok()?.path())).max())
-            .context("no model was learned: leave `candidate` out of --schemes")?;
+        let newest = self.candidate()?.context("no model was learned")?;
         let rate = format!("{}bit", self.options.rate);
         let mut command = Command::new(&treeline.binary);
         command

@@ -113,10 +113,13 @@ pub(crate) fn serve(at: SocketAddr) -> Result<()> {
             });
         }
     });
-    runtime.block_on(local.run_until(tokio::task::spawn_blocking(|| {
-        let mut rest = Vec::new();
-        io::stdin().read_to_end(&mut rest)
-    })))??;
+    runtime.block_on(local.run_until(async {
+        let end = tokio::task::spawn_blocking(|| {
+            let mut rest = Vec::new();
+            io::stdin().read_to_end(&mut rest)
+        });
+        end.await
+    }))??;
     Ok(())
 }
 
