@@ -35,6 +35,21 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Real servers and clients over one bottleneck, by their own figures (needs root).
+    Apps {
+        /// Install what is missing first; on a host that starts servers at boot, these start then, too.
+        #[arg(long)]
+        install: bool,
+        /// Passed on to treeline-bench-apps: --quick, --apps NAME,…, --schemes NAME,…, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Ten thousand connections, several interfaces with one agent, devices with several queues (needs root).
+    Scale {
+        /// Passed on to treeline-bench-scale: --quick, --connections N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Training beside scikit-learn in a Python environment of the bench's own, a whole cycle, a running agent.
     Learning {
         /// Passed on to treeline-bench-learning: --quick, --only PART,…, --rows N,…, …; `-- --help` lists them.
@@ -60,19 +75,11 @@ struct Place {
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     let (program, args) = match &options.what {
         What::Datapath { args } => {
-            ensure!(
-                machine.is_root(),
-                "the bench loads kernel programs, which only root may: run \
-                 `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
-            );
+            need_root(machine, "datapath")?;
             ("treeline-bench", args)
         }
         What::Urgent { place, args } => {
-            ensure!(
-                machine.is_root(),
-                "the bench makes network namespaces, which only root may: run \
-                 `sudo -E env \"PATH=$PATH\" cargo xtask bench urgent`"
-            );
+            need_root(machine, "urgent")?;
             let program = "treeline-bench-urgent";
             if !place.vm.is_empty() {
                 return on_other_kernels(machine, place, program, args);
@@ -80,6 +87,17 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             (program, args)
         }
         What::Learning { args } => ("treeline-bench-learning", args),
+        What::Apps { install, args } => {
+            need_root(machine, "apps")?;
+            if *install {
+                setup::packages::install_apps(machine)?;
+            }
+            ("treeline-bench-apps", args)
+        }
+        What::Scale { args } => {
+            need_root(machine, "scale")?;
+            ("treeline-bench-scale", args)
+        }
     };
     setup::run(machine)?;
     demo::build(machine)?;
@@ -118,4 +136,13 @@ fn on_other_kernels(
         realtime: place.realtime,
     };
     vm::bench::run(machine, &place.vm, &bench)
+}
+
+fn need_root(machine: &Machine, bench: &str) -> Result<()> {
+    ensure!(
+        machine.is_root(),
+        "the bench loads kernel programs into namespaces of its own, which only root may: run \
+         `sudo -E env \"PATH=$PATH\" cargo xtask bench {bench}`"
+    );
+    Ok(())
 }
