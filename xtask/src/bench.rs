@@ -22,6 +22,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Completion times of real TCP messages under several schedulers.
+    Fct {
+        /// Passed on to treeline-bench-fct: --quick, --workload NAME,…, --bars, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Training beside scikit-learn in a Python environment of the bench's own, a whole cycle, a running agent.
     Learning {
         /// Passed on to treeline-bench-learning: --quick, --only PART,…, --rows N,…, …; `-- --help` lists them.
@@ -39,6 +45,14 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
                  `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
             );
             ("treeline-bench", args)
+        }
+        What::Fct { args } => {
+            ensure!(
+                machine.is_root(),
+                "the bench makes network namespaces and attaches TC programs, which only root may: \
+                 run `sudo -E env \"PATH=$PATH\" cargo xtask bench fct`"
+            );
+            ("treeline-bench-fct", args)
         }
         What::Learning { args } => ("treeline-bench-learning", args),
     };
