@@ -27,6 +27,14 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Completion times of real TCP messages under several schedulers.
+    Fct {
+        #[command(flatten)]
+        place: Place,
+        /// Passed on to treeline-bench-fct: --quick, --workload NAME,…, --bars, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Delay of voice, games and terminals beside bulk, under treeline and the kernel's own disciplines.
     Urgent {
         #[command(flatten)]
@@ -77,6 +85,14 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
         What::Datapath { args } => {
             need_root(machine, "datapath")?;
             ("treeline-bench", args)
+        }
+        What::Fct { place, args } => {
+            need_root(machine, "fct")?;
+            let program = "treeline-bench-fct";
+            if !place.vm.is_empty() {
+                return on_other_kernels(machine, place, program, args);
+            }
+            (program, args)
         }
         What::Urgent { place, args } => {
             need_root(machine, "urgent")?;
