@@ -71,7 +71,16 @@ fn train(
 ) -> Result<Trained, TrainError> {
     let parts = split(rows, limits);
     let started = Instant::now();
-    let candidate = DecisionTree::default().train(&parts.train)?;
+    let mut taught = parts.train.clone();
+    for row in &mut taught {
+        if std::env::var("NOSVC").is_ok() {
+            row.features[scheduler_common::features::Feature::ServiceLog2Q8 as usize] = 0;
+        }
+        if std::env::var("NOPEER").is_ok() {
+            row.features[scheduler_common::features::Feature::PeerLog2Q8 as usize] = 0;
+        }
+    }
+    let candidate = DecisionTree::default().train(&taught)?;
     let train_ms = started.elapsed().as_millis() as u64;
     let verdict = judge(&candidate, running, &parts, limits);
     Ok(Trained {

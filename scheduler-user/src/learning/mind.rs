@@ -92,6 +92,11 @@ impl Mind {
         if rows.iter().any(|row| row.hook != Hook::Egress) {
             return None;
         }
+        // A crowd of strangers is no change of what the others do.
+        if self.window.is_newcomer(rows.first()?.network_hash) && std::env::var("DRIFTALL").is_err()
+        {
+            return None;
+        }
         let acting = number(self.running.as_deref()).unwrap_or(0);
         let alarm = self.drift.see(rows, acting)?;
         let forgotten = self.window.forget_before(alarm.since_ns) as u64;
@@ -122,7 +127,9 @@ impl Mind {
                 let fresh = canary.model().generation;
                 let mut earlier = self.window.rows();
                 earlier.retain(|row| row.shadow_generation != fresh);
-                Some(Work::Try(Box::new(canary.trial(earlier))))
+                Some(Work::Try(Box::new(
+                    canary.trial(earlier).bounded_by(&self.window),
+                )))
             }
             None if self.window.len() >= self.needs.min_samples => Some(Work::Train),
             _ => self.running.is_some().then_some(Work::Watch),
