@@ -93,8 +93,7 @@ impl Mind {
             return None;
         }
         // A crowd of strangers is no change of what the others do.
-        if self.window.is_newcomer(rows.first()?.network_hash) && std::env::var("DRIFTALL").is_err()
-        {
+        if self.window.is_newcomer(rows.first()?.network_hash) {
             return None;
         }
         let acting = number(self.running.as_deref()).unwrap_or(0);

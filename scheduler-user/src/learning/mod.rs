@@ -22,7 +22,7 @@ use self::{
 use crate::{
     agent::Options,
     datapath::{Datapath, DatapathError},
-    dataset::{Row, WindowLimits, store::StoreError},
+    dataset::{Row, store::StoreError},
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
@@ -69,7 +69,7 @@ impl Learner {
             instance: instance.clone(),
             handover: Handover::new(instance),
             mind: Mind::new(
-                WindowLimits::default(),
+                options.window,
                 Needs {
                     min_samples: options.min_samples,
                     canary_rows: options.canary_rows,
@@ -229,12 +229,17 @@ impl Learner {
         let Some(work) = self.mind.next(is_ready) else {
             return Ok(());
         };
-        debug!(
-            rows,
-            services = self.mind.window.services(),
-            "a cycle begins"
+        let window = &self.mind.window;
+        let taught = window.rows();
+        info!(
+            held = rows,
+            heeded = taught.len(),
+            of_newcomers = window.of_newcomers(&taught),
+            services = window.services(),
+            networks = window.networks(),
+            "window"
         );
-        let rows = self.mind.window.rows();
+        let rows = taught;
         let running = self.mind.running.clone();
         let limits = limits(&self.instance);
         self.working = Some(tokio::task::spawn_blocking(move || {

@@ -149,7 +149,6 @@ fn thrown_back(place: f64) -> f64 {
 struct Memory {
     flows: HashMap<u64, (u32, u64, u64)>,
     history: HashMap<(u32, Option<u64>), HistoryEntry>,
-    born: HashMap<(u32, u64), u64>,
     /// Ends to come: time, port, network, bytes.
     ends: BinaryHeap<Reverse<(u64, u32, u64, u32)>>,
 }
@@ -161,22 +160,6 @@ impl Memory {
                 break;
             }
             self.ends.pop();
-            if std::env::var("CLEANHIST").is_ok() && network >= 1_000_000 {
-                continue;
-            }
-            if std::env::var("KSTAND").is_ok() {
-                let born = *self.born.entry((port, network)).or_insert(at_ns);
-                let since = *self.born.entry((port, u64::MAX)).or_insert(at_ns);
-                // the service moves for those with standing alone, once there can be some
-                let span = 5 * 800_000_000;
-                if at_ns - born < span && at_ns - since > span * 3 / 2 {
-                    self.history
-                        .entry((port, Some(network)))
-                        .or_default()
-                        .add(bytes);
-                    continue;
-                }
-            }
             for place in [(port, None), (port, Some(network))] {
                 self.history.entry(place).or_default().add(bytes);
             }
@@ -185,18 +168,10 @@ impl Memory {
         let bytes = u32::try_from(sent.bytes).unwrap_or(u32::MAX);
         let end = (sent.at_ns + took_ns, sent.port, sent.network, bytes);
         self.ends.push(Reverse(end));
-        [None, Some(sent.network)]
-            .map(|network| {
-                let entry = self.history.get(&(sent.port, network));
-                entry.map_or(0, |entry| u32::from(entry.log2_q8))
-            })
-            .map(|v| {
-                if std::env::var("NOHIST").is_ok() {
-                    0
-                } else {
-                    v
-                }
-            })
+        [None, Some(sent.network)].map(|network| {
+            let entry = self.history.get(&(sent.port, network));
+            entry.map_or(0, |entry| u32::from(entry.log2_q8))
+        })
     }
 }
 

@@ -195,6 +195,12 @@ impl Window {
         self.standing.is_newcomer(network_hash)
     }
 
+    /// How many of `rows` are of newcomers.
+    pub fn of_newcomers(&self, rows: &[Row]) -> usize {
+        let new = |row: &&Row| self.is_newcomer(network_of(row));
+        rows.iter().filter(new).count()
+    }
+
     /// Part of the rows that newcomers may have together: their share, or what they usually bring.
     fn newcomers_part(&self) -> f64 {
         let usual = self.standing.usual_share();
