@@ -7,8 +7,8 @@ use crate::{
     dataset::Row,
     model::Model,
     training::{
-        DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
-        split,
+        DecisionTree, JudgeLimits, Parameters, Recut, Retirement, TrainError, Trainer as _,
+        Verdict, fit_cuts, judge, recut, retire, split,
     },
 };
 
@@ -34,6 +34,8 @@ pub(super) enum Outcome {
 pub(super) struct Trained {
     pub(super) candidate: Model,
     pub(super) verdict: Verdict,
+    /// Other cuts for aging, where that rules and gains by them.
+    pub(super) recut: Option<Recut>,
     pub(super) train_ms: u64,
 }
 
@@ -71,12 +73,18 @@ fn train(
 ) -> Result<Trained, TrainError> {
     let parts = split(rows, limits);
     let started = Instant::now();
-    let candidate = DecisionTree::default().train(&parts.train)?;
+    let parameters = Parameters::tree_of(parts.train.len());
+    let candidate = DecisionTree(parameters).train(&parts.train)?;
     let train_ms = started.elapsed().as_millis() as u64;
+    // One that does not fit the table is refused by the judge, who says why.
+    let candidate = fit_cuts(candidate.clone(), &parts.train, limits).unwrap_or(candidate);
     let verdict = judge(&candidate, running, &parts, limits);
+    let for_aging = candidate.aging_thresholds.filter(|_| running.is_none());
+    let recut = for_aging.and_then(|cuts| recut(cuts, &parts.held_out, limits));
     Ok(Trained {
         candidate,
         verdict,
+        recut,
         train_ms,
     })
 }

@@ -24,7 +24,7 @@ use crate::{
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
-    model::Model,
+    model::{Model, Thresholds},
     record::Labels,
     simulate::Within,
     training::JudgeLimits,
@@ -264,7 +264,7 @@ impl Learner {
         debug!(rows, services = self.window.services(), "a cycle begins");
         let rows = self.window.rows();
         let running = self.running.clone();
-        let limits = limits(&self.instance);
+        let limits = self.limits(datapath)?;
         self.working = Some(tokio::task::spawn_blocking(move || {
             cycle::work(work, &rows, running.as_deref(), &limits)
         }));
@@ -280,7 +280,12 @@ impl Learner {
         self.follow(datapath)?;
         let is_current = number(self.running.as_deref()) == cycle.against;
         match cycle.outcome {
-            Outcome::Trained(Ok(trained)) => self.end_training(datapath, *trained, is_current),
+            Outcome::Trained(Ok(trained)) => {
+                if let Some(recut) = trained.recut.filter(|_| is_current) {
+                    self.recut(datapath, &recut)?;
+                }
+                self.end_training(datapath, *trained, is_current);
+            }
             Outcome::Trained(Err(error)) => info!(what = "nothing trained", why = %error, "cycle"),
             Outcome::Tried(Some(verdict)) if is_current => self.end_trial(datapath, &verdict)?,
             Outcome::Tried(_) | Outcome::Watched => {}
@@ -290,6 +295,18 @@ impl Learner {
             self.reconsider(datapath, cycle.retirement)?;
         }
         Ok(())
+    }
+
+    /// What a model must show on this host: on its slowest link with the leaves that stand there, under the settings in
+    /// force, against aging with its own cuts.
+    fn limits(&self, datapath: &Datapath) -> Result<JudgeLimits, LearningError> {
+        let mut limits = limits(&self.instance);
+        limits.link.settings = datapath.settings()?;
+        limits.aging = match &self.running {
+            Some(model) => model.aging_thresholds.unwrap_or_default(),
+            None => Thresholds::from(&limits.link.settings),
+        };
+        Ok(limits)
     }
 
     /// Shadows a candidate that the judge accepts.

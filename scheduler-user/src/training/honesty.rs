@@ -1,7 +1,8 @@
 //! The judge among hosts where there is something to learn, and where there is not.
 
 use super::{
-    Closed, DecisionTree, JudgeLimits, LoadGains, Trainer as _, Verdict, judge,
+    Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Trainer as _, Verdict, fit_cuts,
+    judge,
     mixes::{Hangs, demo, host},
     retire, split,
 };
@@ -56,7 +57,9 @@ fn demo_window(seed: u64) -> Vec<Row> {
 
 fn verdict_on(rows: &[Row], limits: &JudgeLimits) -> Verdict {
     let parts = split(rows, limits);
-    let candidate = DecisionTree::default().train(&parts.train).unwrap();
+    let parameters = Parameters::tree_of(parts.train.len());
+    let candidate = DecisionTree(parameters).train(&parts.train).unwrap();
+    let candidate = fit_cuts(candidate, &parts.train, limits).unwrap();
     judge(&candidate, None, &parts, limits)
 }
 
