@@ -136,15 +136,13 @@ mod tests {
     };
     use crate::{
         dataset::Row,
-        model::Thresholds,
         simulate::{Bottleneck, Traffic, cdf::Cdf},
     };
 
     fn arena() -> Arena {
         let cdf = Cdf::pareto(1.2, (5_000.0, 30e6));
         let rows: Vec<Row> = host(&cdf, Hangs::Nowhere, (500, 0.0, 1));
-        let link = Bottleneck::of_rate(100_000_000);
-        Arena::new(Traffic::of(&rows), link, &[Thresholds::default()])
+        Arena::new(Traffic::of(&rows), Bottleneck::of_rate(100_000_000))
     }
 
     #[test]

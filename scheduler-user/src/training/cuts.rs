@@ -67,7 +67,7 @@ pub fn recut(thresholds: Thresholds, held_out: &[Row], limits: &JudgeLimits) -> 
     if thresholds == limits.aging || traffic.messages().len() < limits.min_messages {
         return None;
     }
-    let arena = Arena::new(traffic, limits.link, &[limits.aging]);
+    let arena = Arena::fitted(traffic, limits.link, &[limits.aging]);
     let paths = arena.aging_paths(&thresholds);
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
     let advantage = Advantage::of(&tallies[0], &tallies[1]);

@@ -126,9 +126,9 @@ pub fn forecast(
     let own = model.map_or_else(Thresholds::default, |model| model.thresholds);
     let fitted = model.and_then(|model| model.aging_thresholds);
     let choices: Vec<_> = fitted.into_iter().chain([Thresholds::default()]).collect();
-    let arena = Arena::new(Traffic::of(rows), link, &choices);
+    let arena = Arena::fitted(Traffic::of(rows), link, &choices);
     let candidate = match model {
-        Some(model) => Some(arena.paths(&InKernel(compile(model)?), &own)),
+        Some(model) => Some(arena.paths_under(&own, &InKernel(compile(model)?))),
         None => None,
     };
     let entrants = Entrants {
@@ -156,8 +156,14 @@ pub(super) struct Entrants {
 }
 
 impl Arena {
+    /// With the link's own cuts for aging.
+    #[cfg(test)]
+    pub(super) fn new(traffic: Traffic, link: Bottleneck) -> Self {
+        Self::fitted(traffic, link, &[Thresholds::from(&link.settings)])
+    }
+
     /// With aging under that of `aging_choices` which suits these messages best; the first where there are none.
-    pub(super) fn new(traffic: Traffic, link: Bottleneck, aging_choices: &[Thresholds]) -> Self {
+    pub(super) fn fitted(traffic: Traffic, link: Bottleneck, aging_choices: &[Thresholds]) -> Self {
         let mut arena = Self {
             aging: Paths::default(),
             aging_cuts: aging_choices.first().copied().unwrap_or_default(),
@@ -190,15 +196,15 @@ impl Arena {
     }
 
     /// The ways of the messages through the bands where `predictor` guesses.
-    pub(super) fn paths(&self, predictor: &impl Predictor, cuts: &Thresholds) -> Paths {
+    pub(super) fn paths_under(&self, cuts: &Thresholds, predictor: &impl Predictor) -> Paths {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
         let settings = cuts.within(self.link.settings);
         Paths::of_verdicts(&self.traffic.sized(), &settings, guess)
     }
 
-    /// The same by what bytes so far foretell, under the cuts that aging has.
-    pub(super) fn paths_beside_aging(&self, predictor: &impl Predictor) -> Paths {
-        self.paths(predictor, &self.aging_cuts)
+    /// The same under the cuts that aging has.
+    pub(super) fn paths(&self, predictor: &impl Predictor) -> Paths {
+        self.paths_under(&self.aging_cuts, predictor)
     }
 
     /// By real sizes, under the best of some cuts.

@@ -125,13 +125,13 @@ pub fn judge(
         Err(error) => return refused(error.to_string(), scores),
     };
     let entrants = Entrants {
-        candidate: Some(arena.paths(&InKernel(table), &candidate.thresholds)),
+        candidate: Some(arena.paths_under(&candidate.thresholds, &InKernel(table))),
         // One that no longer fits the programs does not run either.
         running: running.and_then(|running| {
             let table = compile(running).ok()?;
-            Some(arena.paths(&InKernel(table), &running.thresholds))
+            Some(arena.paths_under(&running.thresholds, &InKernel(table)))
         }),
-        bytes_so_far: Some(arena.paths_beside_aging(&baseline)),
+        bytes_so_far: Some(arena.paths(&baseline)),
     };
     scores.gains = Some(arena.gains(&entrants, &candidate.thresholds));
     let over = advantages(&arena, &entrants, limits);
@@ -169,7 +169,7 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
         Ok(table) => table,
         Err(error) => return told(error.to_string(), true),
     };
-    let paths = arena.paths(&InKernel(table), &running.thresholds);
+    let paths = arena.paths_under(&running.thresholds, &InKernel(table));
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
     let advantage = Advantage::of(&tallies[0], &tallies[1]);
     let retire = has_no_gain(&advantage, limits);
@@ -270,7 +270,7 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
 
 fn arena(rows: &[Row], limits: &JudgeLimits, aging: &[Thresholds]) -> Arena {
     let traffic = Traffic::of(rows).latest(limits.max_messages);
-    Arena::new(traffic, limits.link, aging)
+    Arena::fitted(traffic, limits.link, aging)
 }
 
 /// By the kernel's table where the model fits it.
