@@ -20,6 +20,8 @@ use crate::{
 
 /// Messages that are replayed for one look at most, the latest.
 const MOST_MESSAGES: usize = 3000;
+/// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
+const LEAST_MESSAGES: usize = 200;
 /// Looks that a search takes at most.
 const MOST_LOOKS: usize = 120;
 /// Factors that cuts are moved by, in turn.
@@ -40,9 +42,10 @@ const LEAST_TRUST: f64 = 0.004;
 pub fn fit_cuts(model: Model, train: &[Row], limits: &JudgeLimits) -> Result<Model, CompileError> {
     let predictor = InKernel(compile(&model)?);
     let ground = Ground::of(train, limits.link);
+    let in_force = Thresholds::from(&limits.link.settings);
     let (own, aging) = std::thread::scope(|scope| {
         let aging = scope.spawn(|| ground.for_aging(limits.aging));
-        let own = ground.for_model(&predictor, model.thresholds);
+        let own = ground.for_model(&predictor, in_force);
         (own, aging.join().expect("a replay has no reason to panic"))
     });
     Ok(Model {
@@ -97,6 +100,9 @@ impl Ground {
     }
 
     fn for_aging(&self, in_force: Thresholds) -> Thresholds {
+        if self.traffic.messages().len() < LEAST_MESSAGES {
+            return in_force;
+        }
         let guessed = Guessed::of(&self.traffic.sized(), |_| None);
         self.changed(&guessed, in_force).0
     }
@@ -105,6 +111,12 @@ impl Ground {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
         let guessed = Guessed::of(&self.traffic.sized(), guess);
         let [safest, ..] = FIRST_BYTES;
+        if self.traffic.messages().len() < LEAST_MESSAGES {
+            return Thresholds {
+                first_bytes: safest,
+                ..in_force
+            };
+        }
         let (mut best, mut least) = self.changed(
             &guessed,
             Thresholds {
