@@ -4,7 +4,7 @@
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
 //! What is found has to hold on later messages: the judge sees to that.
 
-use scheduler_common::class::BANDS;
+use scheduler_common::class::{BANDS, FIRST_BYTES};
 
 use super::{
     JudgeLimits,
@@ -19,21 +19,19 @@ use crate::{
 };
 
 /// Messages that are replayed for one look at most, the latest.
-const MOST_MESSAGES: usize = 3000;
+const MOST_MESSAGES: usize = 4000;
 /// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
 const LEAST_MESSAGES: usize = 200;
 /// Looks that a search takes at most.
-const MOST_LOOKS: usize = 120;
+const MOST_LOOKS: usize = 160;
 /// Factors that cuts are moved by, in turn.
 const STEPS: [f64; 3] = [2.5, 1.6, 1.25];
 /// A step is taken only for so much better a score, a logarithm of a ratio.
 const LEAST_STEP: f64 = 0.002;
 /// What stands stays unless something is better by this: cuts shall not wander.
 const LEAST_CHANGE: f64 = 0.01;
-/// First bytes that are tried, in turn; fewer only if they are better by [`LEAST_TRUST`] each time.
-const FIRST_BYTES: [u32; 4] = [15_000, 4_000, 1_500, 0];
-/// How much better a score must be before fewer first bytes are safe from the guess.
-const LEAST_TRUST: f64 = 0.004;
+/// How much better a score must be before a guess counts from the first packet on.
+const LEAST_TRUST: f64 = 0.002;
 
 /// A model with the cuts that suit it on these rows, and those that would suit aging there.
 ///
@@ -110,31 +108,28 @@ impl Ground {
     fn for_model(&self, predictor: &impl Predictor, in_force: Thresholds) -> Thresholds {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
         let guessed = Guessed::of(&self.traffic.sized(), guess);
-        let [safest, ..] = FIRST_BYTES;
+        // In between them lie shares of the gain in between: nothing is left to choose there.
+        let [safe, trusting] = [FIRST_BYTES, 0].map(|first_bytes| Thresholds {
+            first_bytes,
+            ..in_force
+        });
         if self.traffic.messages().len() < LEAST_MESSAGES {
-            return Thresholds {
-                first_bytes: safest,
-                ..in_force
-            };
+            return safe;
         }
-        let (mut best, mut least) = self.changed(
-            &guessed,
-            Thresholds {
-                first_bytes: safest,
-                ..in_force
-            },
-        );
-        for first_bytes in FIRST_BYTES {
-            let fewer = Thresholds {
-                first_bytes,
-                ..best
-            };
-            let score = self.score(&guessed, &fewer);
-            if score < least - LEAST_TRUST {
-                (best, least) = (fewer, score);
-            }
+        // Each has its own best cuts.
+        let [safe, trusting] = std::thread::scope(|scope| {
+            let trusting = scope.spawn(|| self.changed(&guessed, trusting));
+            let safe = self.changed(&guessed, safe);
+            [
+                safe,
+                trusting.join().expect("a replay has no reason to panic"),
+            ]
+        });
+        if trusting.1 < safe.1 - LEAST_TRUST {
+            trusting.0
+        } else {
+            safe.0
         }
-        best
     }
 
     /// What a search finds, or what stands if that is hardly worse.
