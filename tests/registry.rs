@@ -12,7 +12,7 @@ use bed::{
 };
 use scheduler_common::features::Feature;
 use serde_json::Value;
-use treeline::model::{DataWindow, Model, Registry, Split, Tree, TreeNode};
+use treeline::model::{DataWindow, Model, Registry, Split, Thresholds, Tree, TreeNode};
 
 use crate::{
     learning::learn,
@@ -391,4 +391,55 @@ fn an_agent_takes_what_was_pushed_for_the_model_to_beat() {
         assert_eq!(first["generation"], generation);
     }
     site.down().expect(0);
+}
+
+#[test]
+fn cuts_come_with_a_model_and_go_with_it() {
+    if !privileged() {
+        return;
+    }
+    let namespace = namespace();
+    let site = Site::new(&namespace);
+    let directory = tempfile::tempdir().unwrap();
+    let cut = |first_cut: u32, first_bytes| Thresholds {
+        cuts_bytes: std::array::from_fn(|cut| first_cut << cut),
+        first_bytes,
+    };
+    let (own, of_aging) = (cut(2_000, 0), cut(7_000, 15_000));
+    let fitted = Model {
+        thresholds: own,
+        aging_thresholds: Some(of_aging),
+        ..by_port(443, 24.0)
+    };
+    let fitted = file(directory.path(), "fitted.json", &fitted);
+    let older = file(directory.path(), "older.json", &by_port(80, 20.0));
+    let in_force = |site: &Site<'_>| Thresholds::from(&site.datapath().settings().unwrap());
+    site.up(&[]).expect(0);
+    assert_eq!(in_force(&site), Thresholds::default());
+
+    site.call(&["model", "push", text(&fitted)]).expect(0);
+    assert_eq!(in_force(&site), own);
+    let told = &site.status()["thresholds"];
+    assert_eq!(told["cuts_bytes"][0], 2_000, "{told}");
+    site.call(&["model", "push", text(&older)]).expect(0);
+    assert_eq!(in_force(&site), Thresholds::default());
+    site.call(&["model", "rollback"]).expect(0);
+    assert_eq!(in_force(&site), own);
+    site.call(&["model", "rollback", "--to-aging"]).expect(0);
+    assert_eq!(in_force(&site), of_aging);
+
+    // A start with a file goes by the registry and the journal, and only once.
+    site.up(&["--model", text(&fitted)]).expect(0);
+    site.up(&["--model", text(&fitted)]).expect(0);
+    assert_eq!((acting(&site), in_force(&site)), (Some(3), own));
+    site.up(&["--model", "none"]).expect(0);
+    assert_eq!((acting(&site), in_force(&site)), (None, of_aging));
+    let log = json(&site, &["model", "log"]);
+    let steps: Vec<&str> = (log["decisions"].as_array().unwrap().iter())
+        .map(|decision| decision["step"].as_str().unwrap())
+        .collect();
+    assert_eq!(steps.len(), 6, "{steps:?}");
+    assert_eq!(steps[4..], ["pushed", "taken-out"]);
+    site.down().expect(0);
+    site.assert_no_trace();
 }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     datapath::{Datapath, DatapathError},
-    deploy::{DeployError, deploy, watch},
+    deploy::{DeployError, deploy, rule_by_aging, watch},
     instance::Instance,
     journal::decisions::{Actor, Decision, Decisions, Step},
     model::{CompileError, LoadError, Model, Registry, SaveError, Thresholds, compile},
@@ -291,6 +291,45 @@ impl Handover {
         Ok(change)
     }
 
+    /// Takes out what acts, if anything does, because a start was asked for no model.
+    ///
+    /// # Errors
+    /// See [`HandoverError`].
+    pub fn take_out(&self, datapath: &Datapath) -> Result<Option<Change>, HandoverError> {
+        let _lock = self.registry.lock()?;
+        if datapath.active()?.is_none() {
+            return Ok(None);
+        }
+        let change = self.set_acting(datapath, None)?;
+        let why = "the start was asked for no model";
+        self.note(&noted(Actor::Command, Step::TakenOut, &change, why));
+        Ok(Some(change))
+    }
+
+    /// Cuts the bands of aging elsewhere.
+    ///
+    /// # Errors
+    /// If a map can't be written.
+    pub fn recut(
+        &self,
+        datapath: &Datapath,
+        thresholds: &Thresholds,
+        why: &str,
+    ) -> Result<(), HandoverError> {
+        datapath.cut_at(thresholds)?;
+        let step = Step::Recut {
+            cuts_bytes: thresholds.cuts_bytes,
+        };
+        self.note(&Decision::now(Actor::Agent, step, None, why));
+        Ok(())
+    }
+
+    /// The cuts that aging gets when `acting` goes: those that its file names, else the ones that everybody begins with.
+    fn aging_cuts(&self, acting: Option<u32>) -> Thresholds {
+        let model = acting.and_then(|generation| self.registry.load(generation).ok());
+        model.and_then(|it| it.aging_thresholds).unwrap_or_default()
+    }
+
     /// The command that makes `generation` act.
     pub fn command_for(&self, generation: Option<u32>) -> String {
         let which = generation.map_or_else(|| "--to-aging".to_owned(), |it| it.to_string());
@@ -340,7 +379,7 @@ impl Handover {
         let started = Instant::now();
         match model {
             Some(model) => deploy(datapath, model)?,
-            None => datapath.deactivate()?,
+            None => rule_by_aging(datapath, &self.aging_cuts(before))?,
         }
         let flip = started.elapsed();
         let acting = model.map(|model| model.generation);
@@ -354,17 +393,6 @@ impl Handover {
             undo: self.command_for(before),
         })
     }
-}
-
-/// What a model's thresholds have to do with those in force, if they differ.
-pub fn foreign_thresholds(
-    model: &Model,
-    datapath: &Datapath,
-) -> Result<Option<String>, DatapathError> {
-    let in_force = Thresholds::from(&datapath.settings()?);
-    Ok((in_force != model.thresholds).then(|| {
-        "it was made for other cut points between bands than those in force: its scores need not hold here".to_owned()
-    }))
 }
 
 /// The model of a file, of which nothing hinders that it acts.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     datapath::Datapath,
     instance::{EgressHook, IngressHook, Instance, Record},
-    model::Registry,
+    model::{Registry, Thresholds},
     qdisc::{self, BandStats, RootChoice},
     uplink::{self, UplinkError},
 };
@@ -31,6 +31,8 @@ pub struct Status {
     pub model: Option<ActiveModel>,
     /// The candidate that is only watched, if there is one.
     pub shadow: Option<Shadow>,
+    /// Where bands are cut; absent while no programs are loaded.
+    pub thresholds: Option<Thresholds>,
     /// The flow table; absent while no programs are loaded.
     pub flow_table: Option<FlowTable>,
     /// Interfaces that are up.
@@ -173,6 +175,10 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         agent: instance.agent_pid().map(|pid| Agent { pid }),
         model,
         shadow,
+        thresholds: match &datapath {
+            Some(datapath) => Some(Thresholds::from(&datapath.settings()?)),
+            None => None,
+        },
         flow_table,
         interfaces,
         counters,

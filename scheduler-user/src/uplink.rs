@@ -10,6 +10,7 @@ use crate::{
     acts::{self, Acts},
     datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
     deploy::{DeployError, deploy},
+    handover::{Handover, HandoverError},
     ingress::{DownlinkError, Ingress, setup},
     instance::{Instance, InstanceError, Record},
     model::{LoadError, Model, Registry},
@@ -187,6 +188,9 @@ pub enum UplinkError {
     /// The model would not go into the kernel.
     #[error(transparent)]
     Deploy(#[from] DeployError),
+    /// The model that was named can't be put to work.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
 }
 
 /// Index of an interface in this network namespace.
@@ -561,8 +565,7 @@ pub fn choose_model(
     let registry = Registry::new(instance.models());
     match choice {
         ModelChoice::None => {
-            if datapath.active()?.is_some() {
-                datapath.deactivate()?;
+            if Handover::new(instance).take_out(datapath)?.is_some() {
                 info!(
                     what = "aging rules",
                     why = "asked for no model",
@@ -572,8 +575,15 @@ pub fn choose_model(
             Ok(None)
         }
         ModelChoice::File(path) => {
-            let model = Registry::load_file(path)?;
-            deploy(datapath, &model)?;
+            let named = Registry::load_file(path)?;
+            if let Some(active) = datapath.active()?
+                && let Ok(acting) = registry.load(active.generation)
+                && acting.unnumbered() == named.unnumbered()
+            {
+                info!(generation = active.generation, file = %path.display(), "model goes on");
+                return Ok(Some(acting));
+            }
+            let (model, _) = Handover::new(instance).push(datapath, path)?;
             info!(generation = model.generation, file = %path.display(), "model deployed");
             Ok(Some(model))
         }

@@ -73,6 +73,7 @@ impl Exit {
             Some(UplinkError::Instance(source)) => return Self::of_cause(source),
             Some(UplinkError::RateAndRoot) => return Some(Self::Usage),
             Some(UplinkError::Model(_) | UplinkError::Deploy(_)) => return Some(Self::BadModel),
+            Some(UplinkError::Handover(source)) => return Self::of_cause(source),
             Some(UplinkError::Datapath(source)) => return Self::of_cause(source),
             _ => {}
         }

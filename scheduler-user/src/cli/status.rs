@@ -29,6 +29,7 @@ fn text(status: &Status) -> String {
         agent,
         model,
         shadow,
+        thresholds,
         flow_table,
         interfaces,
         counters,
@@ -55,6 +56,12 @@ fn text(status: &Status) -> String {
             "shadow   generation {} is watched{since}: another band at {other} of {all} decision points",
             shadow.generation
         )
+    }));
+    lines.extend(thresholds.as_ref().map(|thresholds| {
+        let cuts = thresholds.cuts_bytes;
+        let cuts = cuts.map(|cut| human_bytes(f64::from(cut))).join(", ");
+        let first = human_bytes(f64::from(thresholds.first_bytes));
+        format!("cuts     {cuts}; the first {first} of a message are not foretold")
     }));
     lines.extend(flow_table.as_ref().map(|table| {
         format!(

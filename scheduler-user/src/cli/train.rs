@@ -15,7 +15,7 @@ use crate::{
     model::{Model, Provenance, Registry},
     training::{
         self, Candidate, Dependence, Importance, JudgeLimits, Parts, Scores, SearchPlan,
-        SearchReport, TRAINERS, Trainer, judge, split,
+        SearchReport, TRAINERS, Trainer, fit_cuts, judge, split,
     },
 };
 
@@ -113,6 +113,7 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let candidate = trainer.train(&data.parts.train)?;
     let train_ms = started.elapsed().as_millis() as u64;
+    let candidate = fit_cuts(candidate.clone(), &data.parts.train, &limits).unwrap_or(candidate);
     let verdict = judge(&candidate, None, &data.parts, &limits);
     let model = candidate.stamped(Provenance {
         // A file that was never in a registry is the first of its line.

@@ -15,7 +15,7 @@ use scheduler_common::{
 use scheduler_ebpf::{flow, hash};
 
 use super::{Datapath, DatapathError};
-use crate::dataset::Readings;
+use crate::{dataset::Readings, model::Thresholds};
 
 /// Head of the table that the kernel walks now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,19 @@ impl Datapath {
         };
         let mut map = Array::<_, Settings>::try_from(self.map(names::SETTINGS)?).map_err(fault)?;
         map.set(0, settings, 0).map_err(fault)
+    }
+
+    /// Cuts the bands there, and returns where they were cut before.
+    ///
+    /// # Errors
+    /// If the map can't be read or written.
+    pub fn cut_at(&self, thresholds: &Thresholds) -> Result<Thresholds, DatapathError> {
+        let settings = self.settings()?;
+        let before = Thresholds::from(&settings);
+        if before != *thresholds {
+            self.set_settings(&thresholds.within(settings))?;
+        }
+        Ok(before)
     }
 
     /// Secret of this load and size of its flow table.

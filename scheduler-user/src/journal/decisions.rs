@@ -7,6 +7,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use scheduler_common::class::BANDS;
 use serde::{Deserialize, Serialize};
 
 /// Version of a record.
@@ -78,6 +79,13 @@ pub enum Step {
         /// The model that was taken out.
         generation: u32,
     },
+    /// The bands of aging are cut elsewhere.
+    Recut {
+        /// The largest message of each band but the last.
+        cuts_bytes: [u32; BANDS - 1],
+    },
+    /// No model acts, because a start was asked for none.
+    TakenOut,
     /// A file was put to work.
     Pushed {
         /// The number that it got.
@@ -116,6 +124,8 @@ impl Step {
             Self::Drifted { .. } => "drifted",
             Self::Promoted { .. } => "promoted",
             Self::FellBack { .. } => "fell-back",
+            Self::Recut { .. } => "recut",
+            Self::TakenOut => "taken-out",
             Self::Pushed { .. } => "pushed",
             Self::RolledBack { .. } => "rolled-back",
             Self::Imported { .. } => "imported",

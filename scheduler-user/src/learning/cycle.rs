@@ -9,8 +9,8 @@ use crate::{
     dataset::Row,
     model::Model,
     training::{
-        DecisionTree, JudgeLimits, Retirement, TrainError, Trainer as _, Verdict, judge, retire,
-        split,
+        DecisionTree, JudgeLimits, Parameters, Recut, Retirement, TrainError, Trainer as _,
+        Verdict, fit_cuts, judge, recut, retire, split,
     },
 };
 
@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Trained {
     pub(crate) candidate: Model,
     pub(crate) verdict: Verdict,
+    /// Other cuts for aging, where that rules and gains by them.
+    pub(crate) recut: Option<Recut>,
     pub(crate) train_ms: u64,
 }
 
@@ -73,12 +75,18 @@ fn train(
 ) -> Result<Trained, TrainError> {
     let parts = split(rows, limits);
     let started = Instant::now();
-    let candidate = DecisionTree::default().train(&without_hearsay(&parts.train))?;
+    let taught = without_hearsay(&parts.train);
+    let candidate = DecisionTree(Parameters::tree_of(taught.len())).train(&taught)?;
     let train_ms = started.elapsed().as_millis() as u64;
+    // One that does not fit the table is refused by the judge, who says why.
+    let candidate = fit_cuts(candidate.clone(), &parts.train, limits).unwrap_or(candidate);
     let verdict = judge(&candidate, running, &parts, limits);
+    let for_aging = candidate.aging_thresholds.filter(|_| running.is_none());
+    let recut = for_aging.and_then(|cuts| recut(cuts, &parts.held_out, limits));
     Ok(Trained {
         candidate,
         verdict,
+        recut,
         train_ms,
     })
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::{
-    cycle::{Cycle, Trained},
+    cycle::{Cycle, Outcome, Trained},
     mind::{Mind, Needs, Step as Next},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
-    model::Model,
+    model::{Model, Thresholds},
     record::Labels,
     simulate::Within,
     training::JudgeLimits,
@@ -241,7 +241,7 @@ impl Learner {
         );
         let rows = taught;
         let running = self.mind.running.clone();
-        let limits = limits(&self.instance);
+        let limits = self.limits(datapath)?;
         self.working = Some(tokio::task::spawn_blocking(move || {
             cycle::work(work, &rows, running.as_deref(), &limits)
         }));
@@ -256,6 +256,12 @@ impl Learner {
         }
         self.follow(datapath)?;
         let is_current = self.mind.is_current(&cycle);
+        if is_current
+            && let Outcome::Trained(Ok(trained)) = &cycle.outcome
+            && let Some(recut) = &trained.recut
+        {
+            self.recut(datapath, recut)?;
+        }
         match Mind::after(cycle.outcome, is_current) {
             Next::Rest => {}
             Next::Untrained(error) => info!(what = "nothing trained", why = %error, "cycle"),
@@ -269,6 +275,18 @@ impl Learner {
             self.reconsider(datapath, cycle.retirement)?;
         }
         Ok(())
+    }
+
+    /// What a model must show on this host: on its slowest link with the leaves that stand there, under the settings in
+    /// force, against aging with its own cuts.
+    fn limits(&self, datapath: &Datapath) -> Result<JudgeLimits, LearningError> {
+        let mut limits = limits(&self.instance);
+        limits.link.settings = datapath.settings()?;
+        limits.aging = match &self.mind.running {
+            Some(model) => model.aging_thresholds.unwrap_or_default(),
+            None => Thresholds::from(&limits.link.settings),
+        };
+        Ok(limits)
     }
 
     fn note_training(&self, trained: &Trained) {

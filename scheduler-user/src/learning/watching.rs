@@ -8,8 +8,8 @@ use crate::{
     datapath::Datapath,
     handover::HandoverError,
     journal::decisions::Step,
-    model::{Model, Provenance, Thresholds},
-    training::{Retirement, Verdict},
+    model::{Model, Provenance},
+    training::{Recut, Retirement, Verdict},
 };
 
 impl Learner {
@@ -67,18 +67,16 @@ impl Learner {
             candidate,
             verdict,
             train_ms,
+            recut: _,
         } = trained;
-        let candidate = Model {
-            thresholds: Thresholds::from(&datapath.settings()?),
-            ..candidate.stamped(Provenance {
-                // Both come with its number.
-                generation: 0,
-                parent_generation: None,
-                created_unix_s: unix_now_s(),
-                train_ms,
-                scores: verdict.scores,
-            })
-        };
+        let candidate = candidate.stamped(Provenance {
+            // Both come with its number.
+            generation: 0,
+            parent_generation: None,
+            created_unix_s: unix_now_s(),
+            train_ms,
+            scores: verdict.scores,
+        });
         let (model, file) = self.handover.shadow(datapath, candidate, &verdict.reason)?;
         let summary = model.summary();
         let generation = model.generation;
@@ -161,6 +159,32 @@ impl Learner {
             why,
             running = number(self.mind.running.as_deref()).unwrap_or(0),
             undo = self.handover.command_for(Some(generation)),
+            "cycle"
+        );
+        Ok(())
+    }
+
+    /// Cuts the bands of aging where that gains.
+    pub(super) fn recut(
+        &self,
+        datapath: &Datapath,
+        Recut {
+            thresholds,
+            advantage,
+        }: &Recut,
+    ) -> Result<(), LearningError> {
+        let percent = |log_ratio: f64| log_ratio.exp_m1() * 100.0;
+        let why = format!(
+            "aging gains {:.1} % ± {:.1} % in replayed mean slowdown and completion time",
+            percent(advantage.gain),
+            percent(advantage.standard_error)
+        );
+        self.handover.recut(datapath, thresholds, &why)?;
+        info!(
+            cuts_bytes = ?thresholds.cuts_bytes,
+            what = "bands are cut elsewhere",
+            why,
+            undo = "none needed",
             "cycle"
         );
         Ok(())

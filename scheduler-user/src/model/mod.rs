@@ -68,8 +68,11 @@ pub struct Model {
     /// What it lost to fit the table; absent if it fitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<Pruned>,
-    /// Where bands were cut when it was made.
+    /// Where bands are cut while it acts.
     pub thresholds: Thresholds,
+    /// Where they are cut when aging takes over from it; absent in files from before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aging_thresholds: Option<Thresholds>,
     /// The trees.
     pub trees: Vec<Tree>,
 }
@@ -221,6 +224,7 @@ impl Model {
             combine: Combine::Mean,
             pruned: None,
             thresholds: Thresholds::default(),
+            aging_thresholds: None,
             trees,
         }
     }
@@ -235,6 +239,16 @@ impl Model {
             train_ms: provenance.train_ms,
             scores: Some(provenance.scores),
             ..self
+        }
+    }
+
+    /// The same without what the host gave it when it took it in.
+    #[must_use]
+    pub fn unnumbered(&self) -> Self {
+        Self {
+            generation: 0,
+            parent_generation: None,
+            ..self.clone()
         }
     }
 
@@ -279,7 +293,8 @@ impl Model {
                 });
             }
         }
-        if !self.thresholds.ascend() {
+        let cuts = [Some(&self.thresholds), self.aging_thresholds.as_ref()];
+        if !cuts.into_iter().flatten().all(Thresholds::ascend) {
             return Err(ModelError::Thresholds);
         }
         if self.trees.is_empty() {

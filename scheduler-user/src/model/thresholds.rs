@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// What turns a predicted size into a band.
 ///
-/// The programs go by what stands in `SETTINGS`; a model keeps what was in force when it was made, because its
-/// scores hold for these bands.
+/// The programs go by what stands in `SETTINGS`. A model brings its own, for which it was judged, and those of aging, which
+/// come back when it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
@@ -31,6 +31,15 @@ impl Thresholds {
         Cuts {
             bytes: self.cuts_bytes,
             _pad: 0,
+        }
+    }
+
+    /// The settings with these cuts and first bytes.
+    pub const fn within(&self, settings: Settings) -> Settings {
+        Settings {
+            cuts: self.cuts(),
+            first_bytes: self.first_bytes,
+            ..settings
         }
     }
 

@@ -20,7 +20,7 @@ mod closed_forms;
 pub use bands::Within;
 pub use outcome::{Bottleneck, CLASS_BOUNDS_BYTES, Figures, Replay};
 pub(crate) use outcome::{CLASSES, Tally};
-pub use path::{Paths, Segment};
+pub use path::{Guessed, Paths, Segment};
 pub use traffic::{Message, Traffic};
 
 /// One message on its way over the link.

@@ -46,20 +46,9 @@ impl Paths {
     pub fn of_verdicts(
         messages: &[(u64, &[Row])],
         settings: &Settings,
-        mut predict: impl FnMut(&Row) -> Option<u64>,
+        predict: impl FnMut(&Row) -> Option<u64>,
     ) -> Self {
-        let mut paths = Self::default();
-        for &(bytes, rows) in messages {
-            paths.starts.push(paths.segments.len());
-            let mut walk = Walk::new(settings);
-            for row in rows.iter().filter(|row| row.bytes_at <= bytes) {
-                walk.reach(&mut paths, first_byte(row));
-                walk.decide(row.bytes_at, predict(row));
-            }
-            walk.reach(&mut paths, bytes.max(1));
-        }
-        paths.starts.push(paths.segments.len());
-        paths
+        Guessed::of(messages, predict).paths(settings)
     }
 
     /// The path of a message by its place in the list that these were made from.
@@ -77,6 +66,59 @@ impl Paths {
             Some(last) if last.band == band => last.bytes += bytes,
             _ => self.segments.push(Segment { bytes, band }),
         }
+    }
+}
+
+/// A decision point, and what was guessed there.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    /// Bytes of the message before the packet.
+    first_byte: u64,
+    /// The same with it.
+    bytes_at: u64,
+    to_come: Option<u64>,
+}
+
+/// Messages with what was guessed of them, once: their paths under many settings follow without asking again.
+#[derive(Clone, Debug, Default)]
+pub struct Guessed {
+    points: Vec<Point>,
+    /// Size of each message, and where its points end.
+    messages: Vec<(u64, usize)>,
+}
+
+impl Guessed {
+    /// As [`Paths::of_verdicts`].
+    pub fn of(messages: &[(u64, &[Row])], mut predict: impl FnMut(&Row) -> Option<u64>) -> Self {
+        let mut guessed = Self::default();
+        for &(bytes, rows) in messages {
+            let seen = rows.iter().filter(|row| row.bytes_at <= bytes);
+            guessed.points.extend(seen.map(|row| Point {
+                first_byte: first_byte(row),
+                bytes_at: row.bytes_at,
+                to_come: predict(row),
+            }));
+            guessed.messages.push((bytes, guessed.points.len()));
+        }
+        guessed
+    }
+
+    /// The paths of the messages under these cuts and first bytes, by the kernel program's own verdict.
+    pub fn paths(&self, settings: &Settings) -> Paths {
+        let mut paths = Paths::default();
+        let mut begin = 0;
+        for &(bytes, end) in &self.messages {
+            paths.starts.push(paths.segments.len());
+            let mut walk = Walk::new(settings);
+            for point in &self.points[begin..end] {
+                walk.reach(&mut paths, point.first_byte);
+                walk.decide(point.bytes_at, point.to_come);
+            }
+            walk.reach(&mut paths, bytes.max(1));
+            begin = end;
+        }
+        paths.starts.push(paths.segments.len());
+        paths
     }
 }
 

@@ -4,10 +4,13 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{InKernel, Predictor};
+use super::{
+    cuts::{distribution_cuts, score},
+    evaluate::{InKernel, Predictor},
+};
 use crate::{
     dataset::Row,
-    model::{CompileError, Model, compile},
+    model::{CompileError, Model, Thresholds, compile},
     simulate::{Bottleneck, Figures, Job, Paths, Replay, Scheme, Traffic, replay},
 };
 
@@ -41,7 +44,7 @@ pub struct LoadGains {
     pub fifo: Replay,
     /// All at equal rates.
     pub fair: Replay,
-    /// Bands by bytes sent: the floor.
+    /// Bands by bytes sent, under the cuts that suit it: the floor.
     pub aging: Replay,
     /// Bands by what bytes so far foretell, which needs no feature.
     pub bytes_so_far: Option<Replay>,
@@ -49,10 +52,9 @@ pub struct LoadGains {
     pub running: Option<Replay>,
     /// Bands by the model on trial.
     pub candidate: Option<Replay>,
-    /// Bands by the program's own verdict with guesses that are always right: what no model can surpass while the
-    /// first bytes of every message go on top.
+    /// Bands by the program's own verdict with guesses that are always right, under the cuts of the model on trial.
     pub perfect: Replay,
-    /// Bands by real sizes from the first byte.
+    /// Bands by real sizes from the first byte, under the best of several cuts.
     pub oracle: Replay,
 }
 
@@ -120,15 +122,20 @@ pub fn forecast(
     model: Option<&Model>,
     link_rate_bps: u64,
 ) -> Result<Gains, CompileError> {
-    let arena = Arena::new(Traffic::of(rows), Bottleneck::of_rate(link_rate_bps));
+    let link = Bottleneck::of_rate(link_rate_bps);
+    let own = model.map_or_else(Thresholds::default, |model| model.thresholds);
+    let fitted = model.and_then(|model| model.aging_thresholds);
+    let choices: Vec<_> = fitted.into_iter().chain([Thresholds::default()]).collect();
+    let arena = Arena::fitted(Traffic::of(rows), link, &choices);
     let candidate = match model {
-        Some(model) => Some(arena.paths(&InKernel(compile(model)?))),
+        Some(model) => Some(arena.paths_under(&own, &InKernel(compile(model)?))),
         None => None,
     };
-    Ok(arena.gains(&Entrants {
+    let entrants = Entrants {
         candidate,
         ..Entrants::default()
-    }))
+    };
+    Ok(arena.gains(&entrants, &own))
 }
 
 /// Messages, a link, and what needs no learning.
@@ -136,8 +143,8 @@ pub(super) struct Arena {
     pub(super) traffic: Traffic,
     pub(super) link: Bottleneck,
     pub(super) aging: Paths,
-    perfect: Paths,
-    oracle: Paths,
+    /// The cuts that aging has here.
+    aging_cuts: Thresholds,
 }
 
 /// Who is replayed beside aging and the oracle.
@@ -149,28 +156,79 @@ pub(super) struct Entrants {
 }
 
 impl Arena {
+    /// With the link's own cuts for aging.
+    #[cfg(test)]
     pub(super) fn new(traffic: Traffic, link: Bottleneck) -> Self {
-        let sizes = traffic.messages().iter().map(|message| message.bytes);
-        let oracle = Paths::of_sizes(sizes, &link.settings.cuts);
-        let paths = |guess: fn(&Row) -> Option<u64>| {
-            Paths::of_verdicts(&traffic.sized(), &link.settings, guess)
-        };
-        Self {
-            aging: paths(|_| None),
-            perfect: paths(|row| Some(row.remaining_bytes)),
-            oracle,
+        Self::fitted(traffic, link, &[Thresholds::from(&link.settings)])
+    }
+
+    /// With aging under that of `aging_choices` which suits these messages best; the first where there are none.
+    pub(super) fn fitted(traffic: Traffic, link: Bottleneck, aging_choices: &[Thresholds]) -> Self {
+        let mut arena = Self {
+            aging: Paths::default(),
+            aging_cuts: aging_choices.first().copied().unwrap_or_default(),
             traffic,
             link,
-        }
+        };
+        let aged = |cuts: &Thresholds| (arena.aging_paths(cuts), *cuts);
+        (arena.aging, arena.aging_cuts) = match aging_choices {
+            [] | [_] => aged(&arena.aging_cuts),
+            several => arena.best(several.iter().map(aged)),
+        };
+        arena
+    }
+
+    /// Of some paths those under which the messages fare best.
+    fn best<T>(&self, contenders: impl Iterator<Item = (Paths, T)>) -> (Paths, T)
+    where
+        T: Default,
+    {
+        let jobs = LOADS.map(|load| self.traffic.jobs(load));
+        let scored = contenders.map(|it| (score(&jobs, &it.0, &self.link), it));
+        let least = scored.min_by(|a, b| a.0.total_cmp(&b.0));
+        least.map_or_else(Default::default, |(_, it)| it)
+    }
+
+    /// The ways of the messages by bytes sent alone.
+    pub(super) fn aging_paths(&self, cuts: &Thresholds) -> Paths {
+        let settings = cuts.within(self.link.settings);
+        Paths::of_verdicts(&self.traffic.sized(), &settings, |_| None)
     }
 
     /// The ways of the messages through the bands where `predictor` guesses.
-    pub(super) fn paths(&self, predictor: &impl Predictor) -> Paths {
+    pub(super) fn paths_under(&self, cuts: &Thresholds, predictor: &impl Predictor) -> Paths {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
-        Paths::of_verdicts(&self.traffic.sized(), &self.link.settings, guess)
+        let settings = cuts.within(self.link.settings);
+        Paths::of_verdicts(&self.traffic.sized(), &settings, guess)
     }
 
-    pub(super) fn gains(&self, entrants: &Entrants) -> Gains {
+    /// The same under the cuts that aging has.
+    pub(super) fn paths(&self, predictor: &impl Predictor) -> Paths {
+        self.paths_under(&self.aging_cuts, predictor)
+    }
+
+    /// By real sizes, under the best of some cuts.
+    fn oracle(&self, own: &Thresholds) -> Paths {
+        let known = [*own, self.aging_cuts, Thresholds::default()].map(|it| it.cuts_bytes);
+        let cuts = distribution_cuts(&self.traffic).into_iter().chain(known);
+        let contenders = cuts.map(|cuts_bytes| {
+            let thresholds = Thresholds {
+                cuts_bytes,
+                first_bytes: 0,
+            };
+            let sizes = self.traffic.messages().iter().map(|message| message.bytes);
+            (Paths::of_sizes(sizes, &thresholds.cuts()), ())
+        });
+        self.best(contenders).0
+    }
+
+    /// Everybody at every load; `own` are the cuts of the model on trial.
+    pub(super) fn gains(&self, entrants: &Entrants, own: &Thresholds) -> Gains {
+        let oracle = self.oracle(own);
+        let settings = own.within(self.link.settings);
+        let perfect = Paths::of_verdicts(&self.traffic.sized(), &settings, |row| {
+            Some(row.remaining_bytes)
+        });
         let of_load = |load| {
             let jobs = self.traffic.jobs(load);
             let serve = |scheme: Scheme<'_>| Replay::of(&jobs, &replay(&jobs, scheme), &self.link);
@@ -183,8 +241,8 @@ impl Arena {
                 bytes_so_far: entrants.bytes_so_far.as_ref().map(banded),
                 running: entrants.running.as_ref().map(banded),
                 candidate: entrants.candidate.as_ref().map(banded),
-                perfect: banded(&self.perfect),
-                oracle: banded(&self.oracle),
+                perfect: banded(&perfect),
+                oracle: banded(&oracle),
             }
         };
         Gains {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     dataset::Row,
-    model::{Model, compile},
+    model::{Model, Thresholds, compile},
     simulate::{Bottleneck, Traffic},
 };
 
@@ -23,12 +23,14 @@ pub struct JudgeLimits {
     pub max_messages: usize,
     /// The link that they are replayed on.
     pub link: Bottleneck,
+    /// The cuts that aging has in force, or would have if it ruled.
+    pub aging: Thresholds,
     /// Gain that a candidate must have over each rival, as [`Advantage::gain`] tells it.
     pub min_gain: f64,
     /// Standard errors that the gain must exceed.
     pub sure: f64,
-    /// Standard errors that the running model's gain over aging must still exceed, and a candidate's over bytes so far:
-    /// fewer, so that a model does not come and go.
+    /// Standard errors of the running model's gain over aging, and of a candidate's over bytes so far: fewer, so that a
+    /// model does not come and go.
     pub still_sure: f64,
     /// How much slower a class of size may become on average at any load, as a logarithm of a ratio.
     pub max_class_loss: f64,
@@ -43,6 +45,7 @@ impl Default for JudgeLimits {
             min_messages: 50,
             max_messages: 12_000,
             link: Bottleneck::of_rate(1_000_000_000),
+            aging: Thresholds::default(),
             min_gain: 0.01,
             sure: 2.0,
             still_sure: 1.0,
@@ -89,7 +92,8 @@ pub struct Retirement {
 /// Judges a candidate that was trained on `parts.train`. What is judged is what is deployed.
 ///
 /// It must win over what runs (the running model, else aging), over aging in any case, and over what bytes so far alone
-/// foretell: a gain that needs no feature is none of the model's.
+/// foretell: a gain that needs no feature is none of the model's. Each model is replayed under its own cuts, aging under
+/// those in force or those that were searched for it on the training rows, whichever serve it better here.
 pub fn judge(
     candidate: &Model,
     running: Option<&Model>,
@@ -105,7 +109,9 @@ pub fn judge(
         running: running.map(|running| scores_of(running, rows)),
         ..Scores::default()
     };
-    let arena = arena(rows, limits);
+    let fitted = candidate.aging_thresholds;
+    let choices: Vec<_> = [limits.aging].into_iter().chain(fitted).collect();
+    let arena = arena(rows, limits, &choices);
     let refused = |reason: String, scores: Scores| Verdict {
         accepted: false,
         reason,
@@ -119,14 +125,15 @@ pub fn judge(
         Err(error) => return refused(error.to_string(), scores),
     };
     let entrants = Entrants {
-        candidate: Some(arena.paths(&InKernel(table))),
+        candidate: Some(arena.paths_under(&candidate.thresholds, &InKernel(table))),
         // One that no longer fits the programs does not run either.
-        running: running
-            .and_then(|running| compile(running).ok())
-            .map(|table| arena.paths(&InKernel(table))),
+        running: running.and_then(|running| {
+            let table = compile(running).ok()?;
+            Some(arena.paths_under(&running.thresholds, &InKernel(table)))
+        }),
         bytes_so_far: Some(arena.paths(&baseline)),
     };
-    scores.gains = Some(arena.gains(&entrants));
+    scores.gains = Some(arena.gains(&entrants, &candidate.thresholds));
     let over = advantages(&arena, &entrants, limits);
     let told = over.iter().map(|it| (it.key.to_owned(), it.advantage));
     scores.advantages = told.collect();
@@ -142,10 +149,13 @@ pub fn judge(
 }
 
 /// Judges the running model on the later of recent rows, without those it was trained on; with too few of them it stays.
+///
+/// It goes when its gain, an error added, is below what a candidate must show: then it has no gain worth having, or none at
+/// all. Where the error is large nothing is known, and a model that has won twice is not taken out for that.
 pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retirement {
     let mut fresh = split(recent, limits).held_out;
     fresh.retain(|row| row.time_ns > running.data.to_ns || row.time_ns < running.data.from_ns);
-    let arena = arena(&fresh, limits);
+    let arena = arena(&fresh, limits, &[limits.aging]);
     let told = |reason: String, retire: bool| Retirement {
         retire,
         reason,
@@ -159,21 +169,31 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
         Ok(table) => table,
         Err(error) => return told(error.to_string(), true),
     };
-    let paths = arena.paths(&InKernel(table));
+    let paths = arena.paths_under(&running.thresholds, &InKernel(table));
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
     let advantage = Advantage::of(&tallies[0], &tallies[1]);
-    let retire = !advantage.is_sure(limits.still_sure, 0.0);
-    let verb = if retire { "is no longer" } else { "is still" };
+    let retire = has_no_gain(&advantage, limits);
+    let verb = if retire {
+        "is surely below"
+    } else {
+        "may still be above"
+    };
     Retirement {
         advantage: Some(advantage),
         ..told(
             format!(
-                "its gain over aging on fresh messages {verb} beyond noise: {}",
+                "its gain over aging on {} fresh messages {verb} {}: {}",
+                arena.traffic.messages().len(),
+                percent(limits.min_gain),
                 with_error(&advantage)
             ),
             retire,
         )
     }
+}
+
+fn has_no_gain(advantage: &Advantage, limits: &JudgeLimits) -> bool {
+    advantage.gain + limits.still_sure * advantage.standard_error < limits.min_gain
 }
 
 /// A rival and what the candidate wins over it.
@@ -248,8 +268,9 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
         .collect()
 }
 
-fn arena(rows: &[Row], limits: &JudgeLimits) -> Arena {
-    Arena::new(Traffic::of(rows).latest(limits.max_messages), limits.link)
+fn arena(rows: &[Row], limits: &JudgeLimits, aging: &[Thresholds]) -> Arena {
+    let traffic = Traffic::of(rows).latest(limits.max_messages);
+    Arena::fitted(traffic, limits.link, aging)
 }
 
 /// By the kernel's table where the model fits it.
@@ -328,9 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn a_running_model_goes_by_evidence_and_not_by_noise() {
+        let goes = |gain, standard_error| {
+            let advantage = Advantage {
+                gain,
+                standard_error,
+                worst_class: 0.0,
+            };
+            has_no_gain(&advantage, &JudgeLimits::default())
+        };
+        assert!(goes(-0.1, 0.05) && goes(-0.3, 0.2) && goes(0.0, 0.005));
+        assert!(!goes(-0.043, 0.184), "nothing is known");
+        assert!(!goes(0.05, 0.04) && !goes(0.2, 0.3));
+    }
+
+    #[test]
     fn few_messages_decide_nothing() {
         let rows: Vec<Row> = (0..49).map(|flow| samples::row(flow, flow, 443)).collect();
-        let arena = arena(&rows, &JudgeLimits::default());
+        let arena = arena(&rows, &JudgeLimits::default(), &[]);
         assert!(
             too_few(&arena, &JudgeLimits::default())
                 .unwrap()

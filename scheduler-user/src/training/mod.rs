@@ -2,6 +2,7 @@
 
 mod advantage;
 mod catalog;
+mod cuts;
 mod decision_tree;
 mod ensemble;
 mod evaluate;
@@ -33,6 +34,7 @@ use crate::{dataset::Row, model::Model};
 
 pub use advantage::Advantage;
 pub use catalog::{Choice, TRAINERS, choice, trainer};
+pub use cuts::{Recut, fit_cuts, recut};
 pub use decision_tree::DecisionTree;
 pub use ensemble::{Boosted, Forest, Variety};
 pub use evaluate::{Accuracy, PredictorScores, Scores};

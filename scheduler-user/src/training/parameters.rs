@@ -39,6 +39,15 @@ impl Parameters {
         short_weight: 1.0,
         seed: 0,
     };
+    /// Defaults of the single tree on so many rows: a leaf holds one in 400 at least. Smaller ones fit noise, and each
+    /// decision point is another chance for it to send a message down, from where nothing brings it back.
+    pub fn tree_of(rows: usize) -> Self {
+        Self {
+            min_leaf_rows: Self::TREE.min_leaf_rows.max(rows / 400),
+            ..Self::TREE
+        }
+    }
+
     /// Defaults of the bagged forest.
     pub const FOREST: Self = Self {
         splits: 12,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Format, SCHEMA, acting, loaded, named, print, print_json};
 use crate::{
-    handover::{Back, Change, Handover, foreign_thresholds},
+    handover::{Back, Change, Handover},
     instance::Instance,
     model::Registry,
 };
@@ -21,11 +21,10 @@ pub(super) fn push(instance: &Instance, format: Format, file: &Path) -> anyhow::
     Registry::load_file(file)?;
     let datapath = loaded(instance)?;
     let (model, change) = Handover::new(instance).push(&datapath, file)?;
-    let warning = foreign_thresholds(&model, &datapath)?;
     tell(
         format,
         &change,
-        ("pushed", warning),
+        ("pushed", None),
         &format!("model {} acts ({})", model.generation, model.summary()),
     )
 }

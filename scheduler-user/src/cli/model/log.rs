@@ -9,6 +9,7 @@ use super::{Format, SCHEMA, print, print_json};
 use crate::{
     instance::Instance,
     journal::decisions::{Actor, Decision, Decisions, Step},
+    model::human_bytes,
 };
 
 pub(super) fn log(instance: &Instance, format: Format, lines: usize) -> anyhow::Result<()> {
@@ -88,6 +89,11 @@ fn what(step: &Step) -> String {
             flip_us,
             ..
         } => format!("model {generation}, flip {flip_us} us"),
+        Step::Recut { cuts_bytes } => {
+            let cuts = cuts_bytes.map(|cut| human_bytes(f64::from(cut)));
+            format!("bands of aging are cut at {}", cuts.join(", "))
+        }
+        Step::TakenOut => "no model".to_owned(),
         Step::FellBack { generation } => format!("model {generation} taken out"),
         Step::Pushed {
             generation, file, ..

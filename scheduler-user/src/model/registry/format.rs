@@ -6,7 +6,7 @@ use scheduler_common::ABI_VERSION;
 use serde_json::Value;
 
 use super::{
-    super::{Combine, DataWindow, Pruned, Split, Tree, TreeNode},
+    super::{Combine, DataWindow, Pruned, Split, Thresholds, Tree, TreeNode},
     *,
 };
 use crate::training::{Advantage, Lean};
@@ -34,6 +34,7 @@ fn everything() -> Value {
     let nodes = vec![root, leaf, leaf];
     let mut model = Model::new("made up", DataWindow::default(), vec![Tree { nodes }]);
     model.parent_generation = Some(1);
+    model.aging_thresholds = Some(Thresholds::default());
     model.combine = Combine::Sum { base: 20.5 };
     model.pruned = Some(Pruned {
         from_nodes: 9,

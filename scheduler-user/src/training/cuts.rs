@@ -1,0 +1,337 @@
+//! Where bands are cut on this host, searched in the replay.
+//!
+//! A descent over one cut at a time, from several starts, in a replay of the latest messages at three loads. It draws
+//! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
+//! What is found has to hold on later messages: the judge sees to that.
+
+use scheduler_common::class::{BANDS, FIRST_BYTES};
+
+use super::{
+    JudgeLimits,
+    advantage::{Advantage, contest},
+    evaluate::{InKernel, Predictor, mean},
+    forecast::{Arena, LOADS},
+};
+use crate::{
+    dataset::Row,
+    model::{CompileError, Model, Thresholds, compile},
+    simulate::{Bottleneck, Guessed, Job, Paths, Scheme, Tally, Traffic, replay},
+};
+
+/// Messages that are replayed for one look at most, the latest.
+const MOST_MESSAGES: usize = 4000;
+/// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
+const LEAST_MESSAGES: usize = 200;
+/// Looks that a search takes at most.
+const MOST_LOOKS: usize = 160;
+/// Factors that cuts are moved by, in turn.
+const STEPS: [f64; 3] = [2.5, 1.6, 1.25];
+/// A step is taken only for so much better a score, a logarithm of a ratio.
+const LEAST_STEP: f64 = 0.002;
+/// What stands stays unless something is better by this: cuts shall not wander.
+const LEAST_CHANGE: f64 = 0.01;
+/// How much better a score must be before a guess counts from the first packet on.
+const LEAST_TRUST: f64 = 0.002;
+
+/// A model with the cuts that suit it on these rows, and those that would suit aging there.
+///
+/// # Errors
+/// The model does not fit the kernel's table.
+pub fn fit_cuts(model: Model, train: &[Row], limits: &JudgeLimits) -> Result<Model, CompileError> {
+    let predictor = InKernel(compile(&model)?);
+    let ground = Ground::of(train, limits.link);
+    let in_force = Thresholds::from(&limits.link.settings);
+    let (own, aging) = std::thread::scope(|scope| {
+        let aging = scope.spawn(|| ground.for_aging(limits.aging));
+        let own = ground.for_model(&predictor, in_force);
+        (own, aging.join().expect("a replay has no reason to panic"))
+    });
+    Ok(Model {
+        thresholds: own,
+        aging_thresholds: Some(aging),
+        ..model
+    })
+}
+
+/// What other cuts are worth to aging.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recut {
+    /// The cuts.
+    pub thresholds: Thresholds,
+    /// What they win over those in force, on rows that they were not searched on.
+    pub advantage: Advantage,
+}
+
+/// Whether aging surely gains by `thresholds` over the cuts in force ([`JudgeLimits::aging`]); `None` if not.
+pub fn recut(thresholds: Thresholds, held_out: &[Row], limits: &JudgeLimits) -> Option<Recut> {
+    let traffic = Traffic::of(held_out).latest(limits.max_messages);
+    if thresholds == limits.aging || traffic.messages().len() < limits.min_messages {
+        return None;
+    }
+    let arena = Arena::fitted(traffic, limits.link, &[limits.aging]);
+    let paths = arena.aging_paths(&thresholds);
+    let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
+    let advantage = Advantage::of(&tallies[0], &tallies[1]);
+    let is_better = advantage.is_sure(limits.sure, limits.min_gain)
+        && advantage.worst_class <= limits.max_class_loss;
+    is_better.then_some(Recut {
+        thresholds,
+        advantage,
+    })
+}
+
+/// Messages that are replayed under many cuts.
+struct Ground {
+    traffic: Traffic,
+    link: Bottleneck,
+    jobs: [Vec<Job>; LOADS.len()],
+}
+
+impl Ground {
+    fn of(rows: &[Row], link: Bottleneck) -> Self {
+        let traffic = Traffic::of(rows).latest(MOST_MESSAGES);
+        Self {
+            jobs: LOADS.map(|load| traffic.jobs(load)),
+            traffic,
+            link,
+        }
+    }
+
+    fn for_aging(&self, in_force: Thresholds) -> Thresholds {
+        if self.traffic.messages().len() < LEAST_MESSAGES {
+            return in_force;
+        }
+        let guessed = Guessed::of(&self.traffic.sized(), |_| None);
+        self.changed(&guessed, in_force).0
+    }
+
+    fn for_model(&self, predictor: &impl Predictor, in_force: Thresholds) -> Thresholds {
+        let guess = |row: &Row| Some(predictor.bytes_to_come(row));
+        let guessed = Guessed::of(&self.traffic.sized(), guess);
+        // In between them lie shares of the gain in between: nothing is left to choose there.
+        let [safe, trusting] = [FIRST_BYTES, 0].map(|first_bytes| Thresholds {
+            first_bytes,
+            ..in_force
+        });
+        if self.traffic.messages().len() < LEAST_MESSAGES {
+            return safe;
+        }
+        // Each has its own best cuts.
+        let [safe, trusting] = std::thread::scope(|scope| {
+            let trusting = scope.spawn(|| self.changed(&guessed, trusting));
+            let safe = self.changed(&guessed, safe);
+            [
+                safe,
+                trusting.join().expect("a replay has no reason to panic"),
+            ]
+        });
+        if trusting.1 < safe.1 - LEAST_TRUST {
+            trusting.0
+        } else {
+            safe.0
+        }
+    }
+
+    /// What a search finds, or what stands if that is hardly worse.
+    fn changed(&self, guessed: &Guessed, in_force: Thresholds) -> (Thresholds, f64) {
+        let stands = self.score(guessed, &in_force);
+        let (found, score) = self.search(guessed, &in_force);
+        if score < stands - LEAST_CHANGE {
+            (found, score)
+        } else {
+            (in_force, stands)
+        }
+    }
+
+    fn score(&self, guessed: &Guessed, thresholds: &Thresholds) -> f64 {
+        let paths = guessed.paths(&thresholds.within(self.link.settings));
+        score(&self.jobs, &paths, &self.link)
+    }
+
+    /// The best cuts that a descent finds.
+    fn search(&self, guessed: &Guessed, in_force: &Thresholds) -> (Thresholds, f64) {
+        let first_bytes = in_force.first_bytes;
+        let known = distribution_cuts(&self.traffic).into_iter();
+        let starts = known
+            .chain([in_force.cuts_bytes, Thresholds::default().cuts_bytes])
+            .map(|cuts_bytes| Thresholds {
+                cuts_bytes,
+                first_bytes,
+            });
+        let mut looks = 0;
+        let mut look = |thresholds: &Thresholds| {
+            looks += 1;
+            (looks <= MOST_LOOKS).then(|| self.score(guessed, thresholds))
+        };
+        let (mut at, mut least) = (*in_force, f64::INFINITY);
+        for start in starts {
+            match look(&start) {
+                Some(score) if score < least => (at, least) = (start, score),
+                _ => {}
+            }
+        }
+        for factor in STEPS {
+            loop {
+                let before = least;
+                for moved in neighbours(&at, factor) {
+                    let Some(score) = look(&moved) else {
+                        return (at, least);
+                    };
+                    if score < least - LEAST_STEP {
+                        (at, least) = (moved, score);
+                    }
+                }
+                if least > before - LEAST_STEP {
+                    break;
+                }
+            }
+        }
+        (at, least)
+    }
+}
+
+/// Mean over loads of the logarithms of mean slowdown and mean completion time: less is better.
+pub(super) fn score(jobs: &[Vec<Job>], paths: &Paths, link: &Bottleneck) -> f64 {
+    mean(jobs.iter().map(|jobs| {
+        let took = replay(jobs, Scheme::Bands(paths, link.within));
+        let tally = Tally::of(jobs, &took, link);
+        f64::midpoint(tally.mean_slowdown().ln(), tally.mean_fct_ns().ln())
+    }))
+}
+
+/// Cuts that follow from the sizes alone: at equal shares of the bytes, of the messages, and at equal ratios.
+pub(super) fn distribution_cuts(traffic: &Traffic) -> Vec<[u32; BANDS - 1]> {
+    let mut sizes: Vec<f64> = (traffic.messages().iter())
+        .map(|message| message.bytes as f64)
+        .collect();
+    sizes.sort_by(f64::total_cmp);
+    let Some(largest) = sizes.last().copied() else {
+        return Vec::new();
+    };
+    let at = |share: f64| sizes[((sizes.len() - 1) as f64 * share) as usize];
+    let total: f64 = sizes.iter().sum();
+    let mut sum = 0.0;
+    let below: Vec<f64> = (sizes.iter())
+        .map(|size| {
+            sum += size;
+            sum / total
+        })
+        .collect();
+    let of_bytes = |share: f64| {
+        let place = below.partition_point(|below| *below < share);
+        sizes[place.min(sizes.len() - 1)]
+    };
+    let ranks: [f64; BANDS - 1] = std::array::from_fn(|cut| (cut + 1) as f64 / BANDS as f64);
+    let rising = |from: f64| ranks.map(|rank| from * (largest / 2.0 / from).powf(rank));
+    [
+        ranks.map(of_bytes),
+        ranks.map(at),
+        rising(at(0.3)),
+        rising(at(0.7)),
+    ]
+    .map(ascending)
+    .to_vec()
+}
+
+/// Cuts moved by a factor either way, all at once and one at a time.
+fn neighbours(at: &Thresholds, factor: f64) -> Vec<Thresholds> {
+    let now = at.cuts_bytes.map(f64::from);
+    let moved = [factor, 1.0 / factor].into_iter().flat_map(|factor| {
+        let one = move |place: usize| {
+            let mut cuts = now;
+            cuts[place] *= factor;
+            cuts
+        };
+        std::iter::once(now.map(|cut| cut * factor)).chain((0..now.len()).map(one))
+    });
+    moved
+        .map(|cuts| Thresholds {
+            cuts_bytes: ascending(cuts),
+            ..*at
+        })
+        .collect()
+}
+
+fn ascending(mut cuts: [f64; BANDS - 1]) -> [u32; BANDS - 1] {
+    cuts.sort_by(f64::total_cmp);
+    // A float beyond the range becomes its end.
+    cuts.map(|cut| cut.max(1.0) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            DecisionTree, Trainer as _,
+            mixes::{Hangs, host},
+            split,
+        },
+        *,
+    };
+    use crate::simulate::cdf::Cdf;
+
+    /// Messages a hundred times smaller than the default cuts are made for.
+    fn small_host(hangs: Hangs, seed: u64) -> Vec<Row> {
+        host(
+            &Cdf::pareto(0.3, (500.0, 100_000.0)),
+            hangs,
+            (2500, 0.02, seed),
+        )
+    }
+
+    fn limits() -> JudgeLimits {
+        JudgeLimits::of_rate(20_000_000)
+    }
+
+    #[test]
+    fn aging_gets_the_cuts_of_its_host_and_keeps_them() {
+        let limits = limits();
+        let of_aging = |rows: &[Row], limits: &JudgeLimits| {
+            Ground::of(rows, limits.link).for_aging(limits.aging)
+        };
+        let found = of_aging(&small_host(Hangs::Nowhere, 1), &limits);
+        assert!(
+            found.cuts_bytes.is_sorted() && found.cuts_bytes[0] < 15_000,
+            "{found:?}"
+        );
+        let later = small_host(Hangs::Nowhere, 2);
+        let better = recut(found, &later, &limits).expect("default cuts lie beyond most sizes");
+        assert!(better.advantage.gain > 0.02, "{better:?}");
+        // Other rows of the same host are no reason for other cuts.
+        let settled = JudgeLimits {
+            aging: found,
+            ..limits
+        };
+        let again = of_aging(&later, &settled);
+        assert_eq!(recut(again, &small_host(Hangs::Nowhere, 3), &settled), None);
+    }
+
+    #[test]
+    fn a_model_with_its_cuts_serves_better_than_with_the_defaults() {
+        let limits = limits();
+        let parts = split(&small_host(Hangs::Request, 1), &limits);
+        let model = DecisionTree::default().train(&parts.train).unwrap();
+        let fitted = fit_cuts(model.clone(), &parts.train, &limits).unwrap();
+        assert_eq!(
+            fitted,
+            fit_cuts(model.clone(), &parts.train, &limits).unwrap()
+        );
+        fitted.check().unwrap();
+        let ground = Ground::of(&parts.held_out, limits.link);
+        let predictor = InKernel(compile(&model).unwrap());
+        let guessed = Guessed::of(&ground.traffic.sized(), |row| {
+            Some(predictor.bytes_to_come(row))
+        });
+        let [before, after] =
+            [model.thresholds, fitted.thresholds].map(|it| ground.score(&guessed, &it));
+        assert!(after < before - 0.05, "{after} after {before}");
+    }
+
+    #[test]
+    fn nothing_to_cut_keeps_what_stands() {
+        let limits = limits();
+        let found = Ground::of(&[], limits.link).for_aging(limits.aging);
+        assert_eq!(found, limits.aging);
+        assert_eq!(recut(found, &[], &limits), None);
+    }
+}
