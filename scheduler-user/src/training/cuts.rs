@@ -109,21 +109,19 @@ impl Ground {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
         let guessed = Guessed::of(&self.traffic.sized(), guess);
         // In between them lie shares of the gain in between: nothing is left to choose there.
-        let [safe, trusting] = [FIRST_BYTES, 0].map(|first_bytes| Thresholds {
+        let with = |first_bytes: u32| Thresholds {
+            cuts_bytes: in_force.cuts_bytes,
             first_bytes,
-            ..in_force
-        });
+        };
         if self.traffic.messages().len() < LEAST_MESSAGES {
-            return safe;
+            return with(FIRST_BYTES);
         }
         // Each has its own best cuts.
-        let [safe, trusting] = std::thread::scope(|scope| {
-            let trusting = scope.spawn(|| self.changed(&guessed, trusting));
-            let safe = self.changed(&guessed, safe);
-            [
-                safe,
-                trusting.join().expect("a replay has no reason to panic"),
-            ]
+        let (safe, trusting) = std::thread::scope(|scope| {
+            let trusting = scope.spawn(|| self.changed(&guessed, with(0)));
+            let safe = self.changed(&guessed, with(FIRST_BYTES));
+            let trusting = trusting.join();
+            (safe, trusting.expect("a replay has no reason to panic"))
         });
         if trusting.1 < safe.1 - LEAST_TRUST {
             trusting.0

@@ -14,7 +14,7 @@ use treeline::{
     dataset::{Row, Window, WindowLimits},
     instance::Instance,
     model::{Model, Provenance, Registry, compile},
-    training::{JudgeLimits, Trainer, choice, judge, retire, split},
+    training::{JudgeLimits, Trainer, choice, fit_cuts, judge, retire, split},
 };
 
 use crate::{
@@ -104,6 +104,7 @@ impl Cycle {
         let take = lap();
         let candidate = self.trainer.train(&parts.train)?;
         let train = lap();
+        let candidate = fit_cuts(candidate, &parts.train, &limits)?;
         let verdict = judge(&candidate, running, &parts, &limits);
         let retirement = running.map(|running| retire(running, &rows, &limits));
         let judged = lap();
