@@ -80,7 +80,7 @@ impl Learner {
         let (model, file) = self.handover.shadow(datapath, candidate, &verdict.reason)?;
         let summary = model.summary();
         let generation = model.generation;
-        self.mind.canary = match Canary::new(model, self.options.canary_rows) {
+        self.mind.canary = match Canary::new(model, self.mind.needs.canary_rows) {
             Ok(canary) => Some(canary),
             Err(source) => {
                 return Err(HandoverError::Compile { path: file, source });

@@ -168,6 +168,7 @@ fn play((cdf, hangs): (&Cdf, Hangs), flood: Option<&Flood>, scale: &Scale, seed:
         sent.sort_by_key(|sent| sent.at_ns);
     }
     let mut rows = rows(&sent, seed);
+    tell_pauses(&mut rows);
     let mut agent = Agent::new(scale);
     agent.live(&mut rows);
     let cycle_ns = scale.cycle_ns();
@@ -175,6 +176,16 @@ fn play((cdf, hangs): (&Cdf, Hangs), flood: Option<&Flood>, scale: &Scale, seed:
         .take(scale.cycles())
         .map(|rows| feel(rows, &agent.limits))
         .collect()
+}
+
+/// Draws the pauses of each message by itself, so that an honest one has the same with and without a flood.
+fn tell_pauses(rows: &mut [Row]) {
+    for row in rows {
+        let mut random = StdRng::seed_from_u64(row.flow_hash << 24 ^ u64::from(row.message));
+        for feature in [Feature::TurnaroundUs, Feature::GapUs] {
+            row.features[feature as usize] = random.random_range(50..5000);
+        }
+    }
 }
 
 /// The agent's own decisions; the kernel's part, who is asked and what acts, is played.

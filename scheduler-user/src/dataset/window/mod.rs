@@ -183,8 +183,7 @@ impl Window {
     /// Of `rows` those that may teach or judge, in order of time: whole messages are left out by lot where one network,
     /// or newcomers together, have more than their share.
     pub fn bounded(&self, rows: Vec<Row>) -> Vec<Row> {
-        let rows = self.without_crowds(rows);
-        let mut rows = thinned(rows, &self.limits);
+        let mut rows = self.without_crowds(thinned(rows, &self.limits));
         // The whole key, so that the order does not hang on which row replaced which.
         rows.sort_by_key(order);
         rows
