@@ -26,6 +26,7 @@ use clap::Parser as _;
 use crate::{
     catalog::{APPS, App},
     options::{Format, Options},
+    report::LeftOut,
     site::Site,
     stage::Stage,
 };
@@ -118,7 +119,7 @@ fn listed() -> String {
 }
 
 /// Applications to run, and those that are not installed with what they lack.
-fn chosen(names: &[String]) -> Result<(Vec<App>, Vec<(String, String)>)> {
+fn chosen(names: &[String]) -> Result<(Vec<App>, Vec<LeftOut>)> {
     for name in names {
         ensure!(
             APPS.iter().any(|app| app.name == name),

@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// Seconds of each application in a run [default: 5, quick: 2]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) seconds: Option<u64>,
-    /// Passes of six slots from which the agent learns before the rounds, until a model acts [default: 8, quick: 1]
+    /// Passes of 24 slots from which the agent learns before the rounds, until a model acts [default: 3, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) learn: Option<u32>,
     /// Applications that run while the agent learns [default: all that are measured]
@@ -68,7 +68,7 @@ impl Options {
     }
 
     pub(crate) fn learn(&self) -> u32 {
-        self.learn.unwrap_or(if self.quick { 1 } else { 8 })
+        self.learn.unwrap_or(if self.quick { 1 } else { 3 })
     }
 }
 

@@ -23,6 +23,9 @@ const TOLERANCE: f64 = 1.05;
 /// Whom nobody interactive may be worse off than under.
 const BAR: [Rival; 3] = [Rival::Fifo, Rival::ShortFifo, Rival::FqCodel];
 
+/// A figure's values under each scheme, each with its round.
+type ByScheme = BTreeMap<Rival, Vec<(u32, Figure)>>;
+
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
@@ -31,6 +34,9 @@ pub(crate) struct Report {
     apps: Vec<Judged>,
     runs: Vec<RunRecord>,
 }
+
+/// An application, and the packages that it lacks.
+pub(crate) type LeftOut = (String, String);
 
 /// How it was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -42,7 +48,7 @@ pub(crate) struct Setting {
     pub(crate) quick: bool,
     pub(crate) gso_max_bytes: u32,
     /// Applications that are not installed, and the packages to install.
-    pub(crate) left_out: Vec<(String, String)>,
+    pub(crate) left_out: Vec<LeftOut>,
     /// The model after learning; absent if the judge let none act.
     pub(crate) learned: Option<Value>,
 }
@@ -252,7 +258,7 @@ fn judge(
             .map(|sample| sample.figures.clone())
             .unwrap_or_default()
     };
-    let mut values: BTreeMap<&str, BTreeMap<Rival, Vec<(u32, Figure)>>> = BTreeMap::new();
+    let mut values: BTreeMap<&str, ByScheme> = BTreeMap::new();
     for run in runs {
         for figure in figures_of(run) {
             let by_scheme = values.entry(figure.name).or_default();
@@ -283,7 +289,7 @@ fn judge(
         .collect();
     let bar_met =
         (role == Role::Interactive && !held.is_empty()).then(|| held.iter().all(|held| *held));
-    let spreads = |by_scheme: &BTreeMap<Rival, Vec<(u32, Figure)>>| {
+    let spreads = |by_scheme: &ByScheme| {
         let spread = |rounds: &Vec<(u32, Figure)>| {
             let values: Vec<f64> = rounds.iter().map(|(_, figure)| figure.value).collect();
             Spread::of(&values)

@@ -221,8 +221,9 @@ impl Process {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
+            ensure!(!wait::interrupted(), "interrupted");
             ensure!(
-                Instant::now() < deadline && !wait::interrupted(),
+                Instant::now() < deadline,
                 "`{}` did not end within {} s: {}",
                 self.shown,
                 limit.as_secs(),

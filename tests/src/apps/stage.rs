@@ -23,17 +23,18 @@ use crate::{
     catalog::App,
     figure::{Figure, of_times},
     options::Options,
-    report::{Report, RunRecord, Sample, Setting},
+    report::{LeftOut, Report, RunRecord, Sample, Setting},
     rival::{Queue, Rival},
     say,
     site::{Process, Site},
 };
 
-/// While learning; the rounds have the agent's default, lest a row of applications in turn look like one change after another.
-const LEARN_EVERY: Duration = Duration::from_secs(4);
+/// While learning, long enough for some large transfers to end in it, as a candidate's trial lasts a cycle; the rounds have the
+/// agent's default, lest a row of applications in turn look like one change after another.
+const LEARN_EVERY: Duration = Duration::from_secs(20);
 const TRAIN_EVERY: Duration = Duration::from_secs(60);
 /// Slots' time that a pass of learning takes.
-const LEARN_SLOTS: u32 = 6;
+const LEARN_SLOTS: u32 = 24;
 /// What the kernel's history of services is made from before anything counts; the same for all schemes.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -306,7 +307,7 @@ impl<'a> Stage<'a> {
         Ok(status)
     }
 
-    pub(crate) fn report(&mut self, left_out: Vec<(String, String)>) -> Result<Report> {
+    pub(crate) fn report(&mut self, left_out: Vec<LeftOut>) -> Result<Report> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let setting = Setting {
             kernel: kernel.trim().to_owned(),
