@@ -10,6 +10,7 @@ mod cli;
 mod coexistence;
 mod devices;
 mod explain;
+mod flood;
 mod forecast;
 mod ingress;
 mod ingress_acts;

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     datapath::{Datapath, DatapathError},
+    dataset::WindowLimits,
     instance::Instance,
     learning::{Learner, LearningError},
     model::Model,
@@ -42,6 +43,8 @@ pub struct Options {
     pub canary_rows: usize,
     /// One flow in so many is sampled; a power of two.
     pub sample_one_in: u32,
+    /// What of the traffic is kept to learn from, and who may have which share of it.
+    pub window: WindowLimits,
     /// A file that the labelled rows also go to.
     pub record: Option<Recording>,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use scheduler_common::tree::Table;
 
 use crate::{
-    dataset::Row,
+    dataset::{Row, Window},
     model::{CompileError, Model, compile},
     training::{JudgeLimits, Parts, Verdict, judge},
 };
@@ -117,6 +117,13 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Lets those rows judge that `window` would let: no crowd of newcomers outvotes the rest.
+    #[must_use]
+    pub fn bounded_by(mut self, window: &Window) -> Self {
+        self.parts.held_out = window.bounded(self.parts.held_out);
+        self
+    }
+
     /// Judges the candidate on the fresh rows by the judge's own measures, against what acts now.
     ///
     /// It has won once already; what is asked here is whether it goes on winning. So its gain need not be as sure as then,

@@ -27,11 +27,34 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Completion times of real TCP messages under several schedulers.
+    Fct {
+        #[command(flatten)]
+        place: Place,
+        /// Passed on to treeline-bench-fct: --quick, --workload NAME,…, --bars, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Delay of voice, games and terminals beside bulk, under treeline and the kernel's own disciplines.
     Urgent {
         #[command(flatten)]
         place: Place,
         /// Passed on to treeline-bench-urgent: --schemes NAME,…, --rounds N, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Real servers and clients over one bottleneck, by their own figures (needs root).
+    Apps {
+        /// Install what is missing first; on a host that starts servers at boot, these start then, too.
+        #[arg(long)]
+        install: bool,
+        /// Passed on to treeline-bench-apps: --quick, --apps NAME,…, --schemes NAME,…, …; `-- --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Ten thousand connections, several interfaces with one agent, devices with several queues (needs root).
+    Scale {
+        /// Passed on to treeline-bench-scale: --quick, --connections N, …; `-- --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -60,19 +83,19 @@ struct Place {
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     let (program, args) = match &options.what {
         What::Datapath { args } => {
-            ensure!(
-                machine.is_root(),
-                "the bench loads kernel programs, which only root may: run \
-                 `sudo -E env \"PATH=$PATH\" cargo xtask bench datapath`"
-            );
+            need_root(machine, "datapath")?;
             ("treeline-bench", args)
         }
+        What::Fct { place, args } => {
+            need_root(machine, "fct")?;
+            let program = "treeline-bench-fct";
+            if !place.vm.is_empty() {
+                return on_other_kernels(machine, place, program, args);
+            }
+            (program, args)
+        }
         What::Urgent { place, args } => {
-            ensure!(
-                machine.is_root(),
-                "the bench makes network namespaces, which only root may: run \
-                 `sudo -E env \"PATH=$PATH\" cargo xtask bench urgent`"
-            );
+            need_root(machine, "urgent")?;
             let program = "treeline-bench-urgent";
             if !place.vm.is_empty() {
                 return on_other_kernels(machine, place, program, args);
@@ -80,6 +103,17 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             (program, args)
         }
         What::Learning { args } => ("treeline-bench-learning", args),
+        What::Apps { install, args } => {
+            need_root(machine, "apps")?;
+            if *install {
+                setup::packages::install_apps(machine)?;
+            }
+            ("treeline-bench-apps", args)
+        }
+        What::Scale { args } => {
+            need_root(machine, "scale")?;
+            ("treeline-bench-scale", args)
+        }
     };
     setup::run(machine)?;
     demo::build(machine)?;
@@ -118,4 +152,13 @@ fn on_other_kernels(
         realtime: place.realtime,
     };
     vm::bench::run(machine, &place.vm, &bench)
+}
+
+fn need_root(machine: &Machine, bench: &str) -> Result<()> {
+    ensure!(
+        machine.is_root(),
+        "the bench loads kernel programs into namespaces of its own, which only root may: run \
+         `sudo -E env \"PATH=$PATH\" cargo xtask bench {bench}`"
+    );
+    Ok(())
 }

@@ -169,6 +169,15 @@ struct RunArgs {
     /// Sample one flow in N; a power of two.
     #[arg(long, value_parser = parse_one_in, default_value = "1", value_name = "N")]
     sample_one_in: u32,
+    /// Share of what is learned from that one far network (/24, /48) may have where others compete.
+    #[arg(long, value_parser = parse_share, default_value = "0.25", value_name = "SHARE")]
+    network_share: f64,
+    /// Share that far networks without standing may have together, unless they usually bring more.
+    #[arg(long, value_parser = parse_share, default_value = "0.1", value_name = "SHARE")]
+    newcomer_share: f64,
+    /// Time for which a far network must come again and again before it has standing.
+    #[arg(long, value_parser = parse_period, default_value = "5min", value_name = "TIME")]
+    newcomer_for: Duration,
     /// Also write the labelled rows to this file, which must not be there yet.
     #[arg(long, value_name = "FILE.parquet")]
     record: Option<std::path::PathBuf>,
@@ -279,6 +288,13 @@ fn parse_period(text: &str) -> Result<Duration, String> {
         Ok(period) if period >= Duration::from_millis(100) => Ok(period),
         Ok(_) => Err("a cycle takes at least 100ms".to_owned()),
         Err(error) => Err(format!("{error}; write for example 30s or 5min")),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.01..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share from 0.01 to 1 is needed; 1 is no bound".to_owned()),
     }
 }
 
@@ -401,6 +417,11 @@ mod tests {
         assert!(
             refused(&["run", "eth0", "--rate", "1mbit", "--sample-one-in", "3"]).contains("power")
         );
+        for share in ["0", "25%", "1.1", "NaN"] {
+            let told = refused(&["run", "eth0", "--network-share", share]);
+            assert!(told.contains("from 0.01 to 1"), "{told}");
+        }
+        assert!(refused(&["run", "eth0", "--newcomer-for", "5"]).contains("30s"));
         assert!(refused(&["down"]).contains("IFACE"));
         let up = |more: &[&str]| refused(&[&["up", "eth0", "--rate", "1mbit"], more].concat());
         assert!(up(&["--steer", "urgent=0"]).contains("bulk=1-3"));

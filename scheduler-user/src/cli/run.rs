@@ -9,6 +9,7 @@ use super::{RunArgs, runtime};
 use crate::{
     agent::{self, Options},
     datapath::Origin,
+    dataset::WindowLimits,
     instance::Instance,
     journal,
     record::Recording,
@@ -69,6 +70,13 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
         min_samples: args.min_samples,
         canary_rows: args.canary_rows,
         sample_one_in: args.sample_one_in,
+        window: WindowLimits {
+            network_share: args.network_share,
+            newcomer_share: args.newcomer_share,
+            newcomer_ns: u64::try_from(args.newcomer_for.as_nanos())
+                .context("--newcomer-for is longer than 500 years")?,
+            ..WindowLimits::default()
+        },
         record: args.record.clone().map(|path| Recording {
             path,
             max_rows: args.record_rows,

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use scheduler_common::features::Feature;
+
 use crate::{
     canary::Trial,
     dataset::Row,
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// What is to be worked out.
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Train a candidate on the window, and judge it.
     Train,
     /// Judge the candidate in the shadow on what it was watched on.
@@ -23,7 +25,7 @@ pub(super) enum Work {
 }
 
 /// What came of it.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Trained(Result<Box<Trained>, TrainError>),
     /// Nothing, where there was too little to judge by.
     Tried(Option<Box<Verdict>>),
@@ -31,22 +33,22 @@ pub(super) enum Outcome {
 }
 
 /// A candidate and what the judge says.
-pub(super) struct Trained {
-    pub(super) candidate: Model,
-    pub(super) verdict: Verdict,
-    pub(super) train_ms: u64,
+pub(crate) struct Trained {
+    pub(crate) candidate: Model,
+    pub(crate) verdict: Verdict,
+    pub(crate) train_ms: u64,
 }
 
 /// What the thread brings back.
-pub(super) struct Cycle {
-    pub(super) outcome: Outcome,
-    pub(super) retirement: Option<Retirement>,
+pub(crate) struct Cycle {
+    pub(crate) outcome: Outcome,
+    pub(crate) retirement: Option<Retirement>,
     /// The model that ran when it was judged.
-    pub(super) against: Option<u32>,
+    pub(crate) against: Option<u32>,
 }
 
 /// Does the work on the window's rows, and judges the running model on the later of them.
-pub(super) fn work(
+pub(crate) fn work(
     work: Work,
     rows: &[Row],
     running: Option<&Model>,
@@ -71,7 +73,7 @@ fn train(
 ) -> Result<Trained, TrainError> {
     let parts = split(rows, limits);
     let started = Instant::now();
-    let candidate = DecisionTree::default().train(&parts.train)?;
+    let candidate = DecisionTree::default().train(&without_hearsay(&parts.train))?;
     let train_ms = started.elapsed().as_millis() as u64;
     let verdict = judge(&candidate, running, &parts, limits);
     Ok(Trained {
@@ -79,4 +81,40 @@ fn train(
         verdict,
         train_ms,
     })
+}
+
+/// The rows without what all who use a service move together, so that no tree asks for it.
+///
+/// Whoever talks to a service shifts the mean of its messages within eight of them, and with it the answer that everybody
+/// else gets from a model that was learned before: no care in what is learned from helps against that. The port tells
+/// services apart as well, and what a network's own messages were no other network can reach.
+fn without_hearsay(rows: &[Row]) -> Vec<Row> {
+    let mut rows = rows.to_vec();
+    for row in &mut rows {
+        row.features[Feature::ServiceLog2Q8 as usize] = 0;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::samples;
+
+    #[test]
+    fn no_candidate_asks_for_what_strangers_move() {
+        // Nothing but the service's mean tells the sizes apart.
+        let rows: Vec<Row> = (0..2000)
+            .map(|time| {
+                let mut row = samples::row(time, time, 443);
+                let is_long = time % 3 == 0;
+                row.features[Feature::ServiceLog2Q8 as usize] = if is_long { 5000 } else { 2500 };
+                row.remaining_bytes = if is_long { 3_000_000 } else { 20_000 };
+                row.total_bytes = row.remaining_bytes + row.bytes_at;
+                row
+            })
+            .collect();
+        let trained = train(&rows, None, &JudgeLimits::default()).unwrap();
+        assert_eq!(trained.candidate.summary().nodes, 1);
+    }
 }

@@ -1,39 +1,29 @@
 //! The loop of learning while somebody floods it with made-up flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use scheduler_common::features::Feature;
+use scheduler_common::{features::Feature, tree::Table};
 
 use super::{
-    DecisionTree, JudgeLimits, Trainer as _,
-    evaluate::InKernel,
+    JudgeLimits,
     forecast::Arena,
-    judge,
     mixes::{Hangs, Sent, decision_points, rows, sent_by_host},
-    retire, split,
 };
 use crate::{
-    dataset::{Row, Window, WindowLimits},
+    canary::{Canary, Readiness},
+    dataset::{Row, WindowLimits},
+    learning::{
+        cycle,
+        mind::{Mind, Needs, Step},
+    },
     model::{Model, compile},
-    simulate::{Replay, Traffic, cdf::Cdf},
+    simulate::{Paths, Replay, Traffic, cdf::Cdf},
 };
 
 const RATE_BPS: u64 = 200_000_000;
-/// Honest messages between two trainings; at 2 ms each a cycle takes 0.8 s.
-const CYCLE_MESSAGES: u64 = 400;
-const CYCLE_NS: u64 = CYCLE_MESSAGES * 2_000_000;
-/// Cycles before the flood, under it, and in all.
-const QUIET: usize = 7;
-const FLOODED: usize = 4;
-const CYCLES: usize = QUIET + FLOODED + 9;
-/// The window that the agent has, made smaller as much as the cycles are.
-const WINDOW: WindowLimits = WindowLimits {
-    rows: 12_000,
-    age_ns: 10 * CYCLE_NS,
-    network_share: 0.25,
-    undisputed_rows: 1200,
-};
+/// What the honest host sends a message in, on average.
+const MESSAGE_NS: u64 = 2_000_000;
 /// At which the honest messages are replayed.
 const LOAD: f64 = 0.8;
 /// Networks from here up are the attacker's.
@@ -41,6 +31,59 @@ const FOREIGN: u64 = 1_000_000;
 /// What the attacker's messages are where they are bulk, and where they are short.
 const BULK: u64 = 3_000_000;
 const SHORT: u64 = 1000;
+/// Harm that does not count: another draw of the training rows does as much.
+const HARMLESS: f64 = 1.10;
+
+/// How much is played. The agent's own times and sizes are kept in proportion: ten cycles are the window's age, and five
+/// make a network known.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    /// Honest messages in a cycle.
+    messages: u64,
+    /// Cycles before the flood, under it, and after it.
+    quiet: usize,
+    flooded: usize,
+    after: usize,
+    window_rows: usize,
+}
+
+/// For the table: the agent's own window.
+const FULL: Scale = Scale {
+    messages: 400,
+    quiet: 10,
+    flooded: 5,
+    after: 8,
+    window_rows: 50_000,
+};
+
+/// For the test: a quarter of it.
+const SMALL: Scale = Scale {
+    messages: 100,
+    quiet: 8,
+    flooded: 3,
+    after: 3,
+    window_rows: 12_500,
+};
+
+impl Scale {
+    const fn cycle_ns(&self) -> u64 {
+        self.messages * MESSAGE_NS
+    }
+
+    const fn cycles(&self) -> usize {
+        self.quiet + self.flooded + self.after
+    }
+
+    fn window(&self) -> WindowLimits {
+        WindowLimits {
+            rows: self.window_rows,
+            age_ns: 10 * self.cycle_ns(),
+            undisputed_rows: self.window_rows / 10,
+            newcomer_ns: 5 * self.cycle_ns(),
+            ..WindowLimits::default()
+        }
+    }
+}
 
 /// How the flood lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +103,6 @@ struct Flood {
     ports: u32,
     /// Its rows to each honest row.
     times: u64,
-    /// Cycles that it lasts.
-    cycles: usize,
 }
 
 /// What an honest host's messages look like where they are short, and where they are bulk: port and request.
@@ -75,17 +116,21 @@ const fn dress(hangs: Hangs, lie: Lie) -> (u32, u32) {
 }
 
 impl Flood {
-    /// Its messages beside so many honest rows.
-    fn sent(&self, hangs: Hangs, honest_rows: u64, seed: u64) -> Vec<Sent> {
+    /// Its messages beside the honest ones.
+    fn sent(&self, hangs: Hangs, honest: &[Sent], scale: &Scale, seed: u64) -> Vec<Sent> {
         let mut random = StdRng::seed_from_u64(seed);
         let (port, request) = dress(hangs, self.lie);
         let bytes = match self.lie {
             Lie::BulkAsShort => BULK,
             Lie::ShortAsBulk => SHORT,
         };
+        let lasts_ns = scale.flooded as u64 * scale.cycle_ns();
+        let honest_rows: u64 = (honest.iter().filter(|sent| sent.at_ns < lasts_ns))
+            .map(|sent| decision_points(sent.bytes).len() as u64)
+            .sum();
         let count = honest_rows * self.times / decision_points(bytes).len() as u64;
-        let from_ns = QUIET as u64 * CYCLE_NS;
-        let every_ns = self.cycles as f64 * CYCLE_NS as f64 / count as f64;
+        let from_ns = scale.quiet as u64 * scale.cycle_ns();
+        let every_ns = lasts_ns as f64 / count as f64;
         (0..count)
             .map(|number| Sent {
                 at_ns: from_ns + (number as f64 * every_ns) as u64,
@@ -99,10 +144,12 @@ impl Flood {
     }
 }
 
-/// What honest messages met in the cycle after each training.
+/// What honest messages met in one cycle.
 #[derive(Clone, Debug, Default)]
 struct Felt {
     slowdown: f64,
+    /// The same had aging ruled.
+    aging: f64,
     by_port: BTreeMap<u32, f64>,
     by_model: bool,
 }
@@ -112,77 +159,158 @@ fn is_honest(row: &Row) -> bool {
 }
 
 /// Plays the whole story; `None` for the same host without a flood.
-fn play(cdf: &Cdf, hangs: Hangs, flood: Option<&Flood>, seed: u64) -> Vec<Felt> {
-    let honest = sent_by_host(cdf, hangs, (CYCLE_MESSAGES * CYCLES as u64, 0.05, seed));
-    let mut sent = honest.clone();
+fn play((cdf, hangs): (&Cdf, Hangs), flood: Option<&Flood>, scale: &Scale, seed: u64) -> Vec<Felt> {
+    let count = scale.messages * scale.cycles() as u64;
+    let mut sent = sent_by_host(cdf, hangs, (count, 0.05, seed));
     if let Some(flood) = flood {
-        let under_way = (honest.iter())
-            .filter(|sent| sent.at_ns / CYCLE_NS < flood.cycles as u64)
-            .map(|sent| decision_points(sent.bytes).len() as u64);
-        sent.extend(flood.sent(hangs, under_way.sum(), seed));
+        let lies = flood.sent(hangs, &sent, scale, seed);
+        sent.extend(lies);
         sent.sort_by_key(|sent| sent.at_ns);
     }
-    let rows = rows(&sent, seed);
-    let cycles: Vec<&[Row]> =
-        (rows.chunk_by(|a, b| a.time_ns / CYCLE_NS == b.time_ns / CYCLE_NS)).collect();
-    let limits = JudgeLimits::of_rate(RATE_BPS);
-    let mut window = Window::new(WINDOW, seed);
-    let mut running: Option<Model> = None;
-    let mut felt = Vec::new();
-    for pair in cycles.windows(2).take(CYCLES - 1) {
-        for row in pair[0] {
-            window.push(*row);
-        }
-        running = cycle(&window.rows(), running, &limits);
-        felt.push(feel(pair[1], running.as_ref(), &limits));
-    }
-    felt
+    let mut rows = rows(&sent, seed);
+    let mut agent = Agent::new(scale);
+    agent.live(&mut rows);
+    let cycle_ns = scale.cycle_ns();
+    (rows.chunk_by(|a, b| a.time_ns / cycle_ns == b.time_ns / cycle_ns))
+        .take(scale.cycles())
+        .map(|rows| feel(rows, &agent.limits))
+        .collect()
 }
 
-/// As the agent does: train, judge, replace, or give up what no longer gains.
-fn cycle(rows: &[Row], running: Option<Model>, limits: &JudgeLimits) -> Option<Model> {
-    let parts = split(rows, limits);
-    let Ok(candidate) = DecisionTree::default().train(&parts.train) else {
-        return running;
-    };
-    let verdict = judge(&candidate, running.as_ref(), &parts, limits);
-    if verdict.accepted {
-        return Some(candidate);
+/// The agent's own decisions; the kernel's part, who is asked and what acts, is played.
+struct Agent {
+    mind: Mind,
+    limits: JudgeLimits,
+    cycle_ns: u64,
+    due_ns: u64,
+    newest: u32,
+    acting: Option<(u32, Box<Table>)>,
+    watched: Option<(u32, Box<Table>)>,
+}
+
+impl Agent {
+    fn new(scale: &Scale) -> Self {
+        let needs = Needs {
+            min_samples: 500,
+            canary_rows: 300,
+        };
+        Self {
+            mind: Mind::new(scale.window(), needs, None),
+            limits: JudgeLimits::of_rate(RATE_BPS),
+            cycle_ns: scale.cycle_ns(),
+            due_ns: scale.cycle_ns(),
+            newest: 0,
+            acting: None,
+            watched: None,
+        }
     }
-    running.filter(|running| !retire(running, rows, limits).retire)
+
+    /// Lives through the rows in the order of time, and notes in them what the kernel would have answered.
+    fn live(&mut self, rows: &mut [Row]) {
+        let message = |row: &Row| (row.flow_hash, row.message);
+        let mut open: BTreeMap<(u64, u32), (usize, Vec<Row>)> = BTreeMap::new();
+        for row in &*rows {
+            open.entry(message(row)).or_default().0 += 1;
+        }
+        for row in rows {
+            if row.time_ns >= self.due_ns {
+                self.cycle(self.due_ns);
+            }
+            if let Some((generation, table)) = &self.acting {
+                (row.generation, row.predicted_log2_q8) = (*generation, said(table, row));
+            }
+            if let Some((generation, table)) = &self.watched {
+                (row.shadow_generation, row.shadow_log2_q8) = (*generation, said(table, row));
+            }
+            let (left, of_message) = open.get_mut(&message(row)).unwrap();
+            of_message.push(*row);
+            *left -= 1;
+            if *left > 0 {
+                continue;
+            }
+            let whole = std::mem::take(of_message);
+            self.mind.see(&whole);
+            if self.mind.hurries() {
+                self.cycle(row.time_ns);
+            }
+        }
+    }
+
+    fn cycle(&mut self, now_ns: u64) {
+        self.due_ns = now_ns + self.cycle_ns;
+        let readiness = self.mind.pass_cycle();
+        if readiness == Some(Readiness::Stale) {
+            self.mind.canary = None;
+        }
+        let Some(work) = self.mind.next(readiness == Some(Readiness::Ready)) else {
+            return;
+        };
+        let rows = self.mind.window.rows();
+        let cycle = cycle::work(work, &rows, self.mind.running.as_deref(), &self.limits);
+        let mut retires = cycle.retirement.is_some_and(|it| it.retire);
+        match Mind::after(cycle.outcome, true) {
+            Step::Rest | Step::Untrained(_) | Step::Refuse(..) => {}
+            Step::Shadow(trained) => {
+                self.newest += 1;
+                let mut model = trained.candidate;
+                model.generation = self.newest;
+                self.mind.canary = Some(Canary::new(model, self.mind.needs.canary_rows).unwrap());
+            }
+            Step::Promote(_) => {
+                retires = false;
+                let canary = self.mind.canary.take();
+                self.mind.running = canary.map(|canary| canary.model().clone());
+            }
+            Step::Drop(_) => self.mind.canary = None,
+        }
+        if retires {
+            self.mind.running = None;
+        }
+        let table = |model: &Model| (model.generation, compile(model).unwrap());
+        self.acting = self.mind.running.as_deref().map(table);
+        self.watched = (self.mind.canary.as_ref()).map(|canary| table(canary.model()));
+    }
+}
+
+fn said(table: &Table, row: &Row) -> u32 {
+    u32::from(table.walk(&row.features).unwrap().log2_q8)
 }
 
 /// Mean slowdown of the honest messages alone: what the flood does by teaching, not by filling the link.
-fn feel(rows: &[Row], running: Option<&Model>, limits: &JudgeLimits) -> Felt {
+fn feel(rows: &[Row], limits: &JudgeLimits) -> Felt {
     let honest: Vec<Row> = rows.iter().filter(|row| is_honest(row)).copied().collect();
     let arena = Arena::new(Traffic::of(&honest), limits.link);
     let jobs = arena.traffic.jobs(LOAD);
-    let took = match running {
-        Some(model) => arena.took(&jobs, &arena.paths(&InKernel(compile(model).unwrap()))),
-        None => arena.took(&jobs, &arena.aging),
+    let guess = |row: &Row| {
+        let bytes = (f64::from(row.predicted_log2_q8) / 256.0).exp2() - 4096.0;
+        (row.generation != 0).then_some(bytes.max(0.0) as u64)
     };
-    let slowdown = |port: Option<u32>| {
+    let sized = arena.traffic.sized();
+    let took = arena.took(
+        &jobs,
+        &Paths::of_verdicts(&sized, &limits.link.settings, guess),
+    );
+    let slowdown = |took: &[f64], port: Option<u32>| {
         let of_port =
             |rows: &[Row]| port.is_none_or(|port| rows[0].feature(Feature::ServicePort) == port);
-        let chosen: Vec<bool> = (arena.traffic.sized().iter())
-            .map(|(_, rows)| of_port(rows))
-            .collect();
-        let (jobs, took): (Vec<_>, Vec<f64>) = (jobs.iter().zip(&took).zip(chosen))
+        let chosen = sized.iter().map(|(_, rows)| of_port(rows));
+        let (jobs, took): (Vec<_>, Vec<f64>) = (jobs.iter().zip(took).zip(chosen))
             .filter(|(_, chosen)| *chosen)
             .map(|((job, took), _)| (*job, *took))
             .unzip();
         Replay::of(&jobs, &took, &limits.link).all.mean_slowdown
     };
-    let ports: std::collections::BTreeSet<u32> = (honest.iter())
+    let ports: BTreeSet<u32> = (honest.iter())
         .map(|row| row.feature(Feature::ServicePort))
         .collect();
     Felt {
-        slowdown: slowdown(None),
+        slowdown: slowdown(&took, None),
+        aging: slowdown(&arena.took(&jobs, &arena.aging), None),
         by_port: ports
             .into_iter()
-            .map(|port| (port, slowdown(Some(port))))
+            .map(|port| (port, slowdown(&took, Some(port))))
             .collect(),
-        by_model: running.is_some(),
+        by_model: honest.iter().filter(|row| row.generation != 0).count() * 2 > honest.len(),
     }
 }
 
@@ -195,21 +323,23 @@ struct Harm {
     worst_cycle: f64,
     /// The honest service that fared worst, on average over the flood.
     worst_service: f64,
-    /// Cycles after its end from which on all are within 2 % again.
-    recovered_after: Option<usize>,
+    /// Of all honest messages from two cycles after its end on.
+    after: f64,
+    /// What aging alone would have meant while it lasted.
+    aging: f64,
     /// By cycle: `m` where a model acted, `a` where aging did.
     acted: String,
 }
 
-fn harm(without: &[Felt], with: &[Felt], flood: &Flood) -> Harm {
+fn harm(without: &[Felt], with: &[Felt], scale: &Scale) -> Harm {
+    let flooded = scale.quiet..scale.quiet + scale.flooded;
+    let mean = |cycles: std::ops::Range<usize>, of: &dyn Fn(usize) -> f64| {
+        cycles.clone().map(of).sum::<f64>() / cycles.len() as f64
+    };
     let ratio = |cycle: usize| with[cycle].slowdown / without[cycle].slowdown;
-    // The training after the first flooded cycle is the first to see it.
-    let under: Vec<usize> = (QUIET..QUIET + flood.cycles).collect();
-    let mean =
-        |of: &dyn Fn(usize) -> f64| under.iter().map(|c| of(*c)).sum::<f64>() / under.len() as f64;
-    let worst_service = (without[QUIET].by_port.keys())
+    let worst_service = (without[scale.quiet].by_port.keys())
         .map(|port| {
-            mean(&|cycle: usize| {
+            mean(flooded.clone(), &|cycle| {
                 let of = |felt: &[Felt]| felt[cycle].by_port.get(port).copied();
                 of(with)
                     .zip(of(without))
@@ -217,71 +347,96 @@ fn harm(without: &[Felt], with: &[Felt], flood: &Flood) -> Harm {
             })
         })
         .fold(0.0, f64::max);
-    let after = QUIET + flood.cycles..with.len();
     Harm {
-        under: mean(&ratio),
-        worst_cycle: under.iter().map(|c| ratio(*c)).fold(0.0, f64::max),
+        under: mean(flooded.clone(), &ratio),
+        worst_cycle: flooded.clone().map(ratio).fold(0.0, f64::max),
         worst_service,
-        recovered_after: (after.clone())
-            .find(|from| (*from..after.end).all(|cycle| ratio(cycle) < 1.02))
-            .map(|from| from - after.start),
-        acted: with
-            .iter()
+        after: mean(flooded.end + 2..with.len(), &ratio),
+        aging: mean(flooded, &|cycle| {
+            without[cycle].aging / without[cycle].slowdown
+        }),
+        acted: (with.iter())
             .map(|felt| if felt.by_model { 'm' } else { 'a' })
             .collect(),
     }
 }
 
+/// The made-up hosts: the distribution of sizes, and what they hang on.
+const HOSTS: [(&str, Hangs); 3] = [
+    ("websearch_dctcp", Hangs::Service),
+    ("facebook_cache_follower", Hangs::Request),
+    ("websearch_dctcp", Hangs::History),
+];
+
 fn table(name: &str) -> Cdf {
     Cdf::published(name).unwrap_or_else(|| Cdf::pareto(0.3, (5_000.0, 30e6)))
+}
+
+/// Both lies from one network and from 256, to one port and to 64.
+fn floods(times: u64) -> Vec<Flood> {
+    let mut floods = Vec::new();
+    for lie in [Lie::BulkAsShort, Lie::ShortAsBulk] {
+        for networks in [1, 256] {
+            for ports in [1, 64] {
+                floods.push(Flood {
+                    lie,
+                    networks,
+                    ports,
+                    times,
+                });
+            }
+        }
+    }
+    floods
+}
+
+/// What each flood did on one host.
+fn harms(
+    (name, hangs): (&str, Hangs),
+    floods: &[Flood],
+    scale: &Scale,
+    seed: u64,
+) -> Vec<(Flood, Harm)> {
+    let cdf = table(name);
+    let without = play((&cdf, hangs), None, scale, seed);
+    let of = |flood: &Flood| {
+        let with = play((&cdf, hangs), Some(flood), scale, seed);
+        (*flood, harm(&without, &with, scale))
+    };
+    floods.iter().map(of).collect()
+}
+
+#[test]
+fn a_flood_of_lies_slows_the_honest_by_less_than_a_tenth_and_leaves_no_trace() {
+    std::thread::scope(|scope| {
+        for host in HOSTS {
+            scope.spawn(move || {
+                for (flood, harm) in harms(host, &floods(10), &SMALL, 1) {
+                    println!("{host:?} {flood:?}: {harm:?}");
+                    assert!(harm.under < HARMLESS, "{host:?} {flood:?}: {harm:?}");
+                    assert!(harm.after < HARMLESS, "{host:?} {flood:?}: {harm:?}");
+                }
+            });
+        }
+    });
 }
 
 /// `cargo test --release -p treeline --lib -- --ignored --nocapture the_flood_s_table`
 #[test]
 #[ignore = "prints the flood's table for docs/learning.md"]
 fn the_flood_s_table() {
-    let hosts = [
-        ("websearch_dctcp", Hangs::Service),
-        ("facebook_cache_follower", Hangs::Request),
-        ("websearch_dctcp", Hangs::History),
-    ];
-    for (name, hangs) in hosts {
-        let cdf = table(name);
-        let without = play(&cdf, hangs, None, 1);
-        println!(
-            "{name} by {hangs:?}, no flood: {}",
-            without
-                .iter()
-                .map(|felt| format!(
-                    "{:.2}{} ",
-                    felt.slowdown,
-                    if felt.by_model { 'm' } else { 'a' }
-                ))
-                .collect::<String>()
-        );
-        for lie in [Lie::BulkAsShort, Lie::ShortAsBulk] {
-            for networks in [1, 256] {
-                for ports in [1, 64] {
-                    for times in [1, 10, 100] {
-                        let flood = Flood {
-                            lie,
-                            networks,
-                            ports,
-                            times,
-                            cycles: FLOODED,
-                        };
-                        let with = play(&cdf, hangs, Some(&flood), 1);
-                        let harm = harm(&without, &with, &flood);
-                        println!(
-                            "{lie:?} networks {networks} ports {ports} {times}x: {:.3} worst cycle {:.3} worst service {:.3} recovered {:?} {}",
-                            harm.under,
-                            harm.worst_cycle,
-                            harm.worst_service,
-                            harm.recovered_after,
-                            harm.acted
-                        );
-                    }
-                }
+    for host in HOSTS {
+        for times in [1, 10, 100] {
+            for (flood, harm) in harms(host, &floods(times), &FULL, 1) {
+                println!(
+                    "{host:?} {flood:?}: {:.3} worst cycle {:.3} worst service {:.3} after {:.3} aging {:.3} {}",
+                    harm.under,
+                    harm.worst_cycle,
+                    harm.worst_service,
+                    harm.after,
+                    harm.aging,
+                    harm.acted
+                );
             }
         }
     }

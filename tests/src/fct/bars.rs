@@ -190,12 +190,12 @@ pub(crate) fn to_text(bars: &[Bar]) -> String {
         });
         let wanted = if bar.at_least { "at least" } else { "at most" };
         let verdict = if bar.met { "met" } else { "MISSED" };
-        // Writing to a string can't fail.
-        drop(writeln!(
+        writeln!(
             text,
             "  {verdict:<6}{by:<10} {figure:>7} ({wanted} {}) {}",
             bar.bar, bar.what
-        ));
+        )
+        .expect("writing to a string can't fail");
     }
     text
 }
@@ -205,12 +205,9 @@ pub(crate) fn losses(cell: &Cell) -> Vec<String> {
     let Some(ours) = cell.scheme(Scheme::Treeline) else {
         return Vec::new();
     };
-    let others = cell.schemes.iter().filter(|scheme| {
-        !matches!(
-            scheme.name,
-            Scheme::Treeline | Scheme::Oracle | Scheme::OracleSrpt
-        )
-    });
+    let others = [Scheme::Fifo, Scheme::Aging]
+        .into_iter()
+        .filter_map(|name| cell.scheme(name));
     let mut losses = Vec::new();
     for other in others {
         for class in Class::ALL {

@@ -42,7 +42,23 @@ pub(crate) struct Bench<'a> {
     binary: PathBuf,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// A bench that follows these options.
+    pub(crate) fn of(options: &'a Options, progress: Progress) -> Self {
+        let beside = || env::current_exe().map(|path| path.with_file_name("treeline"));
+        Self {
+            options,
+            schemes: options.schemes(),
+            progress,
+            log: options.out.join("fct-agent.log"),
+            // Where this process can't tell where it is, the name has to do.
+            binary: options
+                .treeline
+                .clone()
+                .unwrap_or_else(|| beside().unwrap_or_else(|_unknown| PathBuf::from("treeline"))),
+        }
+    }
+
     /// An instance of treeline of its own, so that nothing learned elsewhere acts.
     pub(crate) fn treeline<'b>(&self, bed: &'b Bed, what: &str) -> Treeline<'b> {
         Treeline {
@@ -62,23 +78,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     wait::catch_interrupts()?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
-    let schemes = options.schemes();
-    let binary = match &options.treeline {
-        Some(path) => path.clone(),
-        None => env::current_exe()?.with_file_name("treeline"),
-    };
+    let planned = planned(options, options.schemes().len());
+    let mut bench = Bench::of(options, Progress::new(planned));
     ensure!(
-        binary.exists() || !schemes.iter().any(|scheme| scheme.needs_treeline()),
+        bench.binary.exists() || !bench.schemes.iter().any(|scheme| scheme.needs_treeline()),
         "there is no {}; build it with `cargo build --release -p treeline`, or name it with --treeline",
-        binary.display()
+        bench.binary.display()
     );
-    let mut bench = Bench {
-        log: options.out.join("fct-agent.log"),
-        progress: Progress::new(planned(options, schemes.len())),
-        options,
-        schemes,
-        binary,
-    };
     fs::write(&bench.log, "").with_context(|| format!("cannot write {}", bench.log.display()))?;
     let mut report = Report {
         schema: SCHEMA,

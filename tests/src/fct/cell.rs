@@ -329,3 +329,75 @@ pub(crate) fn tune(place: &Place<'_>, workload: &'static Workload, demand: &Dema
         services: workload.services,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bed::{stats::Class, traffic, workload::find};
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{options::Options, progress::Progress};
+
+    /// Plays two seconds of a workload under schemes that need no agent; every byte must arrive.
+    fn delivers(kind: BedKind, name: &str, schemes: [Scheme; 2]) {
+        let bed = match kind {
+            BedKind::Host => Bed::host().unwrap(),
+            BedKind::Router => Bed::router().unwrap(),
+        };
+        let options = Options::parse_from(["fct", "--seconds", "3"]);
+        let bench = Bench::of(&options, Progress::new(Duration::ZERO));
+        let base = traffic::measure_base(&bed).unwrap();
+        let place = Place::new(&bench, kind, &bed, base, "test");
+        let workload = find(name).unwrap();
+        let demand = Demand {
+            length: Duration::from_secs(2),
+            ..demand(&bench, 0.5, 2)
+        };
+        let items = workload.schedule(&demand, 1);
+        let tuned = tune(&place, workload, &demand);
+        for scheme in schemes {
+            let standing =
+                scheme::set_up(scheme, &bed, options.rate, &tuned, &place.aging).unwrap();
+            let played = place
+                .play(items.clone(), standing.marking(), &mut || Ok(()))
+                .unwrap();
+            for outcome in &played.run.outcomes {
+                let wanted = outcome.arrival.reply_bytes;
+                assert_eq!(outcome.received_bytes, wanted, "{outcome:?}");
+                assert!(outcome.completion.is_some() && !outcome.failed);
+            }
+            let frame = Frame {
+                workload,
+                scale: options.scale,
+                run_s: 2.0,
+                learned: false,
+            };
+            let seen: Vec<Observation> = played
+                .run
+                .outcomes
+                .iter()
+                .filter_map(|outcome| Observation::of(outcome, &base, options.rate))
+                .collect();
+            let report = RunReport::new(&frame, &played, &seen);
+            assert_eq!(report.times(Class::All).fct_ms.count, items.len());
+            let used = report.packets_per_band.iter().filter(|count| **count > 0);
+            // Marks reach the queue on either bed: the oracle uses most of its bands.
+            let least = if scheme == Scheme::Oracle { 5 } else { 1 };
+            assert!(used.count() >= least, "{:?}", report.packets_per_band);
+        }
+    }
+
+    #[test]
+    fn every_byte_arrives_on_the_host_bed() {
+        delivers(BedKind::Host, "services", [Scheme::Fifo, Scheme::Oracle]);
+    }
+
+    #[test]
+    fn every_byte_arrives_on_the_router_bed_from_every_network() {
+        delivers(
+            BedKind::Router,
+            "networks",
+            [Scheme::PfifoFast, Scheme::Oracle],
+        );
+    }
+}

@@ -40,8 +40,6 @@ pub(crate) struct Filled {
     pub(crate) goodput_bps: Spread,
     /// Over that of FIFO in the same round.
     pub(crate) to_fifo: Option<Spread>,
-    #[serde(skip)]
-    rounds_bps: Vec<f64>,
 }
 
 impl Saturation {
@@ -61,7 +59,6 @@ impl Saturation {
                         .map(|(ours, theirs)| ours / theirs),
                 )
             }),
-            rounds_bps,
         };
         Self {
             bed,

@@ -107,6 +107,36 @@ pub(super) fn install(machine: &Machine, step: &Step) -> Result<Outcome> {
     }
 }
 
+/// Debian's names of what `bench apps` runs; elsewhere the bench itself says what it lacks.
+const APPS: [&str; 14] = [
+    "curl",
+    "dnsperf",
+    "fcgiwrap",
+    "git",
+    "iperf3",
+    "nghttp2-client",
+    "nginx-light",
+    "openssh-client",
+    "openssh-server",
+    "redis-server",
+    "rsync",
+    "sip-tester",
+    "unbound",
+    "wrk",
+];
+
+/// Installs the servers and clients of `bench apps`, which nothing else needs.
+pub(crate) fn install_apps(machine: &Machine) -> Result<()> {
+    if machine.find("apt-get").is_none() {
+        bail!(
+            "only Debian's packages are known here: install by hand what `bench apps --list` names"
+        );
+    }
+    let words = ["install", "--yes", "--no-install-recommends"];
+    let words: Vec<_> = words.into_iter().chain(APPS).collect();
+    by_manager(machine, "apt-get", &words)
+}
+
 /// Runs a package manager with these words.
 pub(crate) fn by_manager(machine: &Machine, manager: &str, words: &[&str]) -> Result<()> {
     let install = || {

@@ -2,14 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::{features::Feature, sample::Hook};
 
+mod standing;
+
+use self::standing::Standing;
 use super::Row;
 
 /// From here up a port is most likely a client's own (Linux' default local range starts here):
 /// such ports share one place, or a scan of ports would be thousands of services.
 const FIRST_EPHEMERAL_PORT: u32 = 32_768;
+
+/// Key of newcomers' rows among the cohorts; the others' is 0.
+const NEWCOMERS: u32 = 1;
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
@@ -25,6 +31,10 @@ pub struct WindowLimits {
     pub network_share: f64,
     /// Rows that a network may have in any case: enough to learn from.
     pub undisputed_rows: usize,
+    /// Share that all networks without standing may have together, where they do not usually bring more.
+    pub newcomer_share: f64,
+    /// For how long a network has no standing at least.
+    pub newcomer_ns: u64,
 }
 
 impl Default for WindowLimits {
@@ -34,6 +44,8 @@ impl Default for WindowLimits {
             age_ns: 600_000_000_000,
             network_share: 0.25,
             undisputed_rows: 5000,
+            newcomer_share: 0.1,
+            newcomer_ns: 300_000_000_000,
         }
     }
 }
@@ -54,6 +66,9 @@ pub struct Window {
     rows: Vec<Placed>,
     services: Groups,
     networks: Groups,
+    /// By whether they came from a newcomer.
+    cohorts: Groups,
+    standing: Standing,
     newest_ns: u64,
     expired_at_ns: u64,
     random: StdRng,
@@ -65,6 +80,9 @@ struct Placed {
     row: Row,
     in_service: usize,
     in_network: usize,
+    /// Key among the cohorts, and the place there.
+    cohort: u32,
+    in_cohort: usize,
 }
 
 /// Places of rows by what they have in common, and the groups by size.
@@ -124,6 +142,8 @@ impl Window {
             rows: Vec::new(),
             services: Groups::default(),
             networks: Groups::default(),
+            cohorts: Groups::default(),
+            standing: Standing::new(limits.newcomer_ns),
             newest_ns: 0,
             expired_at_ns: 0,
             random: StdRng::seed_from_u64(seed),
@@ -143,6 +163,7 @@ impl Window {
         if self.newest_ns - self.expired_at_ns > self.limits.age_ns / 16 {
             self.expire();
         }
+        self.standing.note(network_of(&row), row.time_ns);
         if self.rows.len() >= self.limits.rows {
             let Some(place) = self.displaced_by(&row) else {
                 return;
@@ -156,11 +177,43 @@ impl Window {
     pub fn rows(&self) -> Vec<Row> {
         let oldest_kept_ns = self.oldest_kept_ns();
         let rows = self.rows.iter().map(|placed| placed.row);
-        let recent = rows.filter(|row| row.time_ns >= oldest_kept_ns).collect();
-        let mut rows = thinned(recent, &self.limits);
+        self.bounded(rows.filter(|row| row.time_ns >= oldest_kept_ns).collect())
+    }
+
+    /// Of `rows` those that may teach or judge, in order of time: whole messages are left out by lot where one network,
+    /// or newcomers together, have more than their share.
+    pub fn bounded(&self, rows: Vec<Row>) -> Vec<Row> {
+        let rows = self.without_crowds(rows);
+        let mut rows = thinned(rows, &self.limits);
         // The whole key, so that the order does not hang on which row replaced which.
         rows.sort_by_key(order);
         rows
+    }
+
+    /// Whether the network has no standing, while others have.
+    pub fn is_newcomer(&self, network_hash: u32) -> bool {
+        self.standing.is_newcomer(network_hash)
+    }
+
+    /// How many of `rows` are of newcomers.
+    pub fn of_newcomers(&self, rows: &[Row]) -> usize {
+        let new = |row: &&Row| self.is_newcomer(network_of(row));
+        rows.iter().filter(new).count()
+    }
+
+    /// Part of the rows that newcomers may have together: their share, or what they usually bring.
+    fn newcomers_part(&self) -> f64 {
+        let usual = self.standing.usual_share();
+        self.limits.newcomer_share.max(usual).clamp(0.0, 1.0)
+    }
+
+    fn without_crowds(&self, rows: Vec<Row>) -> Vec<Row> {
+        let part = self.newcomers_part();
+        let (new, mut known): (Vec<Row>, Vec<Row>) =
+            (rows.into_iter()).partition(|row| self.is_newcomer(row.network_hash));
+        let allowed = part / (1.0 - part).max(1e-3) * known.len() as f64;
+        known.append(&mut lot(new, allowed as usize));
+        known
     }
 
     /// Rows held; some may be about to expire, or be left out of what is learned from.
@@ -183,15 +236,29 @@ impl Window {
         self.networks.places.len()
     }
 
+    /// Forgets what is older; returns how many rows that were.
+    pub fn forget_before(&mut self, time_ns: u64) -> usize {
+        let before = self.rows.len();
+        self.expire_before(time_ns);
+        before - self.rows.len()
+    }
+
     /// Forgets everything, for instance after the programs were loaded anew.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.services = Groups::default();
         self.networks = Groups::default();
+        self.cohorts = Groups::default();
     }
 
     /// Which row makes room for `row`.
     fn displaced_by(&mut self, row: &Row) -> Option<usize> {
+        let allowed = (self.limits.rows as f64 * self.newcomers_part()) as usize;
+        let newcomers = self.cohorts.size(NEWCOMERS);
+        let is_newcomer = self.is_newcomer(network_of(row));
+        if newcomers > allowed || is_newcomer && newcomers >= allowed.max(1) {
+            return self.cohorts.random(NEWCOMERS, &mut self.random);
+        }
         let networks = self.networks.places.len();
         let fair = self.limits.network_share.max(1.0 / networks.max(1) as f64);
         let allowed = (self.limits.rows as f64 * fair) as usize;
@@ -219,10 +286,14 @@ impl Window {
         let place = self.rows.len();
         let in_service = self.services.add(service_of(&row), place);
         let in_network = self.networks.add(network_of(&row), place);
+        let cohort = u32::from(self.is_newcomer(network_of(&row)));
+        let in_cohort = self.cohorts.add(cohort, place);
         self.rows.push(Placed {
             row,
             in_service,
             in_network,
+            cohort,
+            in_cohort,
         });
     }
 
@@ -231,6 +302,8 @@ impl Window {
             row,
             in_service,
             in_network,
+            cohort,
+            in_cohort,
         } = self.rows[place];
         if let Some(moved) = self.services.remove(service_of(&row), in_service) {
             self.rows[moved].in_service = in_service;
@@ -238,12 +311,17 @@ impl Window {
         if let Some(moved) = self.networks.remove(network_of(&row), in_network) {
             self.rows[moved].in_network = in_network;
         }
+        if let Some(moved) = self.cohorts.remove(cohort, in_cohort) {
+            self.rows[moved].in_cohort = in_cohort;
+        }
         self.rows.swap_remove(place);
         // The row that was the last stands here now.
         if let Some(Placed {
             row,
             in_service,
             in_network,
+            cohort,
+            in_cohort,
         }) = self.rows.get(place)
         {
             let listed = "every row is on the lists of its groups";
@@ -251,12 +329,17 @@ impl Window {
             services.expect(listed)[*in_service] = place;
             let networks = self.networks.places.get_mut(&network_of(row));
             networks.expect(listed)[*in_network] = place;
+            let cohorts = self.cohorts.places.get_mut(cohort);
+            cohorts.expect(listed)[*in_cohort] = place;
         }
     }
 
     fn expire(&mut self) {
-        let oldest_kept_ns = self.oldest_kept_ns();
         self.expired_at_ns = self.newest_ns;
+        self.expire_before(self.oldest_kept_ns());
+    }
+
+    fn expire_before(&mut self, oldest_kept_ns: u64) {
         if self.rows.iter().all(|of| of.row.time_ns >= oldest_kept_ns) {
             return;
         }
@@ -292,17 +375,32 @@ fn thinned(mut rows: Vec<Row>, limits: &WindowLimits) -> Vec<Row> {
         return rows;
     }
     rows.clear();
-    for (key, mut group) in groups {
-        if group.len() > allowed {
-            group.sort_by_key(order);
-            // The same rows give the same choice, so that a cycle can be repeated.
-            let mut random = StdRng::seed_from_u64(u64::from(key));
-            let (chosen, _rest) = group.partial_shuffle(&mut random, allowed);
-            rows.extend_from_slice(chosen);
-        } else {
-            rows.append(&mut group);
-        }
+    for group in groups.into_values() {
+        rows.append(&mut lot(group, allowed));
     }
+    rows
+}
+
+/// At most so many of the rows, whole messages of them: one that has lost half its rows would judge with the weight of a
+/// whole one. The same rows give the same choice, so that a cycle can be repeated.
+fn lot(mut rows: Vec<Row>, allowed: usize) -> Vec<Row> {
+    if rows.len() <= allowed {
+        return rows;
+    }
+    // The flow's hash is keyed: nobody can aim at a low number.
+    let message = |row: &Row| {
+        let mixed = row.flow_hash ^ u64::from(row.message) << 1 ^ u64::from(row.half);
+        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15), row.flow_hash)
+    };
+    rows.sort_by_key(|row| (message(row), order(row)));
+    let mut kept = 0;
+    for of_message in rows.chunk_by(|a, b| message(a) == message(b)) {
+        if kept + of_message.len() > allowed {
+            break;
+        }
+        kept += of_message.len();
+    }
+    rows.truncate(kept);
     rows
 }
 
