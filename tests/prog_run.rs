@@ -150,6 +150,51 @@ fn flows_messages_and_samples_are_the_hosts() {
 }
 
 #[test]
+fn a_stream_stays_on_top_until_it_turns_into_something_else() {
+    if !privileged() {
+        return;
+    }
+    // Packets come as fast as they can: nothing is too fast, and then everything.
+    let settings = Settings {
+        stream_window_us: 1,
+        idle_floor_us: 60_000_000,
+        ..unlimited()
+    };
+    let mut kernel = Kernel::load(&settings);
+    let mut twin = Twin::new(settings);
+    let sends = |kernel: &mut Kernel, twin: &mut Twin, packets: usize| {
+        let passing = Passing {
+            hook: Hook::Egress,
+            frame: Ends::v4(5004, 40_000).udp(Hook::Egress, 200),
+            segments: 1,
+        };
+        let mut bands: Vec<u8> = (0..packets)
+            .map(
+                |place| match twin.compare(kernel, &passing, &format!("packet {place}")) {
+                    Fate::Banded(band) => band,
+                    fate => panic!("packet {place}: {fate:?}"),
+                },
+            )
+            .collect();
+        bands.dedup();
+        bands
+    };
+    assert_eq!(sends(&mut kernel, &mut twin, 400), [0]);
+    assert!(kernel.counter(Counter::DecisionPoints) > 20);
+    let nothing_is_slow = Settings {
+        stream_window_us: u32::MAX,
+        ..settings
+    };
+    kernel.datapath.set_settings(&nothing_is_slow).unwrap();
+    twin.settings = nothing_is_slow;
+    // The rest of a window, after which its message is over, and the first bytes of the next one.
+    assert_eq!(sends(&mut kernel, &mut twin, 60), [0]);
+    assert_eq!(kernel.counter(Counter::EndedByGap), 1);
+    assert_eq!(sends(&mut kernel, &mut twin, 300), [0, 1, 2]);
+    assert_eq!(kernel.counter(Counter::EndedByGap), 1);
+}
+
+#[test]
 fn only_the_chosen_flows_are_sampled() {
     if !privileged() {
         return;

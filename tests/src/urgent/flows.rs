@@ -59,8 +59,8 @@ pub(crate) struct Delivered {
     pub(crate) packets: Vec<Delivery>,
     /// Packets sent from the server, by time.
     pub(crate) sent: Vec<(Kind, Duration)>,
-    /// How much later than planned each left.
-    pub(crate) late: Vec<Duration>,
+    /// When each left, and how much later than planned.
+    pub(crate) late: Vec<(Duration, Duration)>,
 }
 
 /// Flows under way.
@@ -243,7 +243,7 @@ fn send(
         if let Some(kind) = noted {
             let at = shared.start.elapsed();
             sent.push((kind, at));
-            late.push(at.saturating_sub(packet.at));
+            late.push((at, at.saturating_sub(packet.at)));
         }
     }
     if let Ok(mut gathered) = shared.gathered.lock() {

@@ -82,12 +82,12 @@ impl Round {
                 .count();
             (kind, figures(&packets, sent))
         });
-        let late = delivered.late.iter().map(|late| millis(*late)).collect();
+        let late = delivered.late.iter().filter(|(at, _)| window.contains(at));
         Self {
             kinds: kinds.into(),
             goodput,
             drops: 0,
-            late_p99_ms: Tail::of(late).p99,
+            late_p99_ms: Tail::of(late.map(|(_, late)| millis(*late)).collect()).p99,
             disturbance,
             disturbed: disturbance.is_disturbed(),
         }
