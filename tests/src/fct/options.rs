@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// Seconds in which messages arrive in a run [default: 15; quick: 10]
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..))]
     pub(crate) seconds: Option<u32>,
-    /// Seconds of traffic to learn from [default: 45; quick: 30]
+    /// Seconds of traffic to learn from [default: 60; quick: 40]
     #[arg(long, value_parser = clap::value_parser!(u32).range(5..))]
     pub(crate) learn: Option<u32>,
     /// Seconds of the run in which a service changes, half of them before [default: 160]
@@ -161,7 +161,7 @@ impl Options {
     }
 
     pub(crate) fn learning_s(&self) -> u32 {
-        self.learn.unwrap_or(if self.quick { 30 } else { 45 })
+        self.learn.unwrap_or(if self.quick { 40 } else { 60 })
     }
 }
 
