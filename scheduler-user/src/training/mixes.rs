@@ -2,6 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, time::Duration};
 
+use bed::mix;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::{
     class::{Cuts, FIRST_BYTES},
@@ -13,15 +14,6 @@ use crate::{
     dataset::{Row, samples},
     simulate::cdf::Cdf,
 };
-
-/// The demo's services, from the very file that the demo plays.
-#[path = "../../../tests/src/mix.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "shared with the test bed, which uses more of it"
-)]
-mod demo;
 
 const SEGMENT_BYTES: u64 = 1448;
 /// What a message's end is reckoned with: the rate that one message gets of a link that others share.
@@ -111,14 +103,14 @@ pub(super) fn sent_by_host(
 /// The demo's mix as a router sees it, `seconds` of a link of `rate_bps`; the largest messages are made smaller by
 /// `shrink`.
 pub(super) fn demo((rate_bps, shrink): (u64, f64), seconds: u64, seed: u64) -> Vec<Row> {
-    let plan = demo::Plan {
+    let plan = mix::Plan {
         rate_bps,
         load: 0.8,
         length: Duration::from_secs(seconds),
         shrink,
     };
     let mut random = StdRng::seed_from_u64(seed);
-    let arrivals = demo::schedule(&plan, seed).into_iter().enumerate();
+    let arrivals = mix::schedule(&plan, seed).into_iter().enumerate();
     let sent = arrivals.map(|(number, arrival)| {
         let port = u32::from(arrival.service.port());
         Sent {
