@@ -179,14 +179,14 @@ pub(crate) enum Standing<'a> {
         marking: Option<Marking>,
     },
     Programs(&'a Treeline<'a>),
-    Peer(Guard<'a>),
+    Peer { _guard: Guard<'a> },
 }
 
 impl Standing<'_> {
     pub(crate) const fn marking(&self) -> Option<Marking> {
         match self {
             Self::Shaper { marking, .. } => *marking,
-            Self::Programs(_) | Self::Peer(_) => None,
+            Self::Programs(_) | Self::Peer { .. } => None,
         }
     }
 }
@@ -215,7 +215,9 @@ pub(crate) fn set_up<'a>(
     if let Some(peer) = scheme.peer() {
         let rules = tuned.rules();
         let plan = plan(peer, rate_bps, &rules)?;
-        return Ok(Standing::Peer(plan.install(uplink, UPLINK)?));
+        return Ok(Standing::Peer {
+            _guard: plan.install(uplink, UPLINK)?,
+        });
     }
     let plain = |shaper| Standing::Shaper {
         _shaper: shaper,
