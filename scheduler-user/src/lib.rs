@@ -20,6 +20,7 @@ pub mod cli;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod doctor;
 pub mod drift;
 pub mod explain;
 

@@ -1,11 +1,13 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod acts;
+mod doctor;
 mod exit;
 mod explain;
 mod ingress;
 mod logs;
 mod model;
+mod paint;
 mod record;
 mod replay;
 mod run;
@@ -21,7 +23,7 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 use self::acts::ActArgs;
 pub use self::exit::Exit;
 use self::{
-    explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
+    doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
     replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
@@ -138,6 +140,12 @@ enum Verb {
                       treeline explain --dev eth0 $(ss -tnH state established dport 443 | head -1)"
     )]
     Explain(ExplainArgs),
+    /// Look whether treeline can work here: kernel, rights, qdiscs, interfaces; what to do where it can't.
+    ///
+    /// Everything is tried for real, where it disturbs nobody, and nothing is changed. Ends with 0 if treeline can work, also with
+    /// warnings, and with 1 if something that it needs is missing.
+    #[command(after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json")]
+    Doctor(DoctorArgs),
     /// Show what the agent did and why.
     #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
     Logs {
@@ -335,6 +343,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
         Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
     }
@@ -347,10 +356,10 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Prints a result; the one place that writes to stdout.
+/// Prints a result; the one place that writes to stdout. Colours are dropped where it is no terminal or `NO_COLOR` is set.
 #[expect(clippy::print_stdout, reason = "results go to stdout, logs to stderr")]
 fn print(text: &str) {
-    println!("{text}");
+    anstream::println!("{text}");
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
