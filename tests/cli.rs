@@ -21,7 +21,7 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 18] = [
+    let verbs: [&[&str]; 19] = [
         &[],
         &["run"],
         &["up"],
@@ -39,6 +39,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["model", "import"],
         &["model", "log"],
         &["explain"],
+        &["doctor"],
         &["logs"],
     ];
     for verb in verbs {
@@ -86,7 +87,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 }
 
 /// The binary where every user may run it.
-fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
+pub(crate) fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("treeline");

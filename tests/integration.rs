@@ -9,6 +9,7 @@ mod captures;
 mod cli;
 mod coexistence;
 mod devices;
+mod doctor;
 mod explain;
 mod forecast;
 mod ingress;
