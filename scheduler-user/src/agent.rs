@@ -44,6 +44,15 @@ pub struct Options {
     pub sample_one_in: u32,
     /// A file that the labelled rows also go to.
     pub record: Option<Recording>,
+    /// Where nothing is to act: work out what it would be worth.
+    pub observe: Option<Observe>,
+}
+
+/// How to watch without acting.
+#[derive(Clone, Debug)]
+pub struct Observe {
+    /// Rate that the link would be shaped to, bits per second.
+    pub rate_bps: Option<u64>,
 }
 
 /// Why the agent ended before it was told to.

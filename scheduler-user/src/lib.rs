@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acts;
+pub mod advice;
 pub mod agent;
 pub mod canary;
 pub mod cli;

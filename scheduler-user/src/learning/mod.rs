@@ -1,5 +1,6 @@
 //! Samples → window → model → shadow → work: one cycle after another.
 
+mod advising;
 mod cycle;
 mod watching;
 
@@ -26,8 +27,6 @@ use crate::{
     journal::decisions::{Actor, Decision, Step},
     model::Model,
     record::Labels,
-    simulate::Within,
-    training::JudgeLimits,
 };
 
 /// How often the learner looks whether it has been taken down.
@@ -148,6 +147,9 @@ impl Learner {
                 }
             }
         }
+        if self.options.observe.is_some() {
+            self.advise_at_last().await?;
+        }
         // Nobody would judge it.
         if datapath.is_pinned() {
             self.drop_canary(datapath, "the agent that watches it ends")?;
@@ -264,14 +266,21 @@ impl Learner {
         debug!(rows, services = self.window.services(), "a cycle begins");
         let rows = self.window.rows();
         let running = self.running.clone();
-        let limits = limits(&self.instance);
+        let limits = self.limits();
+        let acting = self.observed_model();
+        let observes = self.options.observe.is_some();
         self.working = Some(tokio::task::spawn_blocking(move || {
-            cycle::work(work, &rows, running.as_deref(), &limits)
+            let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
+            if observes {
+                cycle.advise(&rows, acting.as_deref(), &limits);
+            }
+            cycle
         }));
         Ok(())
     }
 
     fn end_cycle(&mut self, datapath: &Datapath, cycle: Cycle) -> Result<(), LearningError> {
+        self.tell_advice(cycle.advice.as_ref());
         let lock = self.handover.registry().lock();
         if let Err(error) = &lock {
             // A disk that refuses hinders no fall back.
@@ -345,25 +354,6 @@ async fn finished(
         Some(handle) => handle.await,
         None => std::future::pending().await,
     }
-}
-
-/// What a model must show on this host: on its slowest link, with the leaves that stand there.
-fn limits(instance: &Instance) -> JudgeLimits {
-    let records = instance.records().unwrap_or_else(|error| {
-        warn!(%error, what = "judged as on a link of the default rate", "cycle");
-        Vec::new()
-    });
-    let shaped = records
-        .iter()
-        .filter_map(|record| Some((record.rate_bps?, record)));
-    let Some((rate_bps, record)) = shaped.min_by_key(|(rate_bps, _)| *rate_bps) else {
-        return JudgeLimits::default();
-    };
-    let mut limits = JudgeLimits::of_rate(rate_bps);
-    if record.leaf == "fq_codel" {
-        limits.link.within = Within::Fair;
-    }
-    limits
 }
 
 fn number(model: Option<&Model>) -> Option<u32> {

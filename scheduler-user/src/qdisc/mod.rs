@@ -7,6 +7,7 @@
 
 mod card;
 mod clsact;
+pub mod commands;
 mod error;
 mod htb;
 mod ifb;

@@ -1,0 +1,88 @@
+//! What a model must show on this host, and what it would be worth where nothing acts.
+
+use std::{io, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{
+    Learner, LearningError,
+    cycle::{self, Work},
+};
+use crate::{
+    advice::Advice, canary::Canary, instance::Instance, model::Model, simulate::Within,
+    training::JudgeLimits,
+};
+
+impl Learner {
+    /// By the rate that was named where nothing is shaped yet, else by what stands on the interfaces.
+    pub(super) fn limits(&self) -> JudgeLimits {
+        match self.options.observe.as_ref().map(|observe| observe.rate_bps) {
+            Some(Some(rate_bps)) => JudgeLimits::of_rate(rate_bps),
+            _ => limits(&self.instance),
+        }
+    }
+
+    /// The model that would act: the running one, or the candidate in the shadow.
+    pub(super) fn observed_model(&self) -> Option<Arc<Model>> {
+        let shadow = || Some(Arc::new(Model::clone(self.canary.as_ref().map(Canary::model)?)));
+        self.running.clone().or_else(shadow)
+    }
+
+    /// Writes advice down, and says what it comes to.
+    pub(super) fn tell_advice(&self, advice: Option<&Advice>) {
+        let Some(advice) = advice else {
+            return;
+        };
+        let slowdown = advice.all.learned.unwrap_or(advice.all.aging).all.mean_slowdown;
+        info!(
+            messages = advice.messages,
+            fifo = advice.all.fifo.all.mean_slowdown,
+            scheduled = slowdown,
+            accepted = advice.accepted,
+            why = advice.reason,
+            "what scheduling would mean: mean slowdown"
+        );
+        if let Err(error) = advice.save(&self.instance.advice()) {
+            warn!(%error, "advice can't be written down");
+        }
+    }
+
+    /// Advises by all that was seen, also where no cycle was due yet.
+    pub(super) async fn advise_at_last(&mut self) -> Result<(), LearningError> {
+        let rows = self.window.rows();
+        if rows.len() < self.options.min_samples {
+            return Ok(());
+        }
+        let (running, acting) = (self.running.clone(), self.observed_model());
+        let limits = self.limits();
+        let last = tokio::task::spawn_blocking(move || {
+            let mut cycle = cycle::work(Work::Train, &rows, running.as_deref(), &limits);
+            cycle.advise(&rows, acting.as_deref(), &limits);
+            cycle
+        });
+        let cycle = last
+            .await
+            .map_err(|error| LearningError::Broken(io::Error::other(error)))?;
+        self.tell_advice(cycle.advice.as_ref());
+        Ok(())
+    }
+}
+
+/// What a model must show on this host: on its slowest link, with the leaves that stand there.
+fn limits(instance: &Instance) -> JudgeLimits {
+    let records = instance.records().unwrap_or_else(|error| {
+        warn!(%error, what = "judged as on a link of the default rate", "cycle");
+        Vec::new()
+    });
+    let shaped = records
+        .iter()
+        .filter_map(|record| Some((record.rate_bps?, record)));
+    let Some((rate_bps, record)) = shaped.min_by_key(|(rate_bps, _)| *rate_bps) else {
+        return JudgeLimits::default();
+    };
+    let mut limits = JudgeLimits::of_rate(rate_bps);
+    if record.leaf == "fq_codel" {
+        limits.link.within = Within::Fair;
+    }
+    limits
+}
