@@ -17,6 +17,8 @@ mod ingress_acts;
 mod learning;
 mod lifecycle;
 mod messages;
+mod observe;
+mod plan;
 mod prog_run;
 mod record;
 mod registry;

@@ -7,7 +7,9 @@ mod explain;
 mod ingress;
 mod logs;
 mod model;
+mod observe;
 mod paint;
+mod plan;
 mod record;
 mod replay;
 mod run;
@@ -27,7 +29,9 @@ use self::{
     replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
+    acts::Acts,
     datapath::{EgressChoice, Order},
+    ingress::Ingress,
     instance::Instance,
     qdisc::{self, LeafChoice, RootChoice},
     record::DEFAULT_MAX_ROWS,
@@ -83,12 +87,16 @@ enum Verb {
     ///
     /// Ends on SIGINT or SIGTERM. The programs stay attached and schedule on with the last good model;
     /// `treeline down` removes them.
-    #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
+    #[command(
+        after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
+                      treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth"
+    )]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
     #[command(
         after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
                       treeline up wan0 --rate 38mbit --ingress-rate 95mbit   the downlink, too\n  \
+                      treeline up eth0 --rate 95mbit --dry-run      what that would do, as commands of ip and tc\n  \
                       treeline up eth0                              use the queue that eth0 has\n  \
                       treeline up eth0 --qdisc fq --pace 7=20mbit   hold the longest back to 20 Mbit/s\n  \
                       treeline up eth0 --rate 95mbit --dscp         mark the longest as lower effort"
@@ -99,6 +107,9 @@ enum Verb {
         interface: String,
         #[command(flatten)]
         how: UplinkArgs,
+        /// Print what it would do as commands of ip and tc, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Take an interface down: programs, maps, pins and qdisc go, the earlier qdisc comes back.
     #[command(after_help = "Example:\n  treeline down eth0")]
@@ -177,6 +188,18 @@ struct RunArgs {
     /// Sample one flow in N; a power of two.
     #[arg(long, value_parser = parse_one_in, default_value = "1", value_name = "N")]
     sample_one_in: u32,
+    /// Learn, and say what scheduling would be worth, without touching a packet or a qdisc; `--rate` says of which link.
+    ///
+    /// When it ends, it says so by service and by size of the messages, and takes the interfaces down.
+    #[arg(long, conflicts_with_all = ["qdisc", "leaf", "replace", "dscp", "pace", "queues", "priorities", "ingress_rate",
+          "steer", "metadata", "police"])]
+    observe: bool,
+    /// End by itself after this time (s, min, h).
+    #[arg(long = "for", value_parser = parse_period, value_name = "TIME")]
+    length: Option<Duration>,
+    /// Print what it would do to the interfaces as commands, and do nothing.
+    #[arg(long, conflicts_with = "observe")]
+    dry_run: bool,
     /// Also write the labelled rows to this file, which must not be there yet.
     #[arg(long, value_name = "FILE.parquet")]
     record: Option<std::path::PathBuf>,
@@ -274,6 +297,20 @@ impl UplinkArgs {
             acts: self.acts.acts(),
             flow_entries: self.flows,
             ingress: self.ingress.wanted(),
+            observe: false,
+        }
+    }
+
+    /// The same without touching a packet or a qdisc.
+    fn observed(&self) -> Wanted {
+        Wanted {
+            rate_bps: None,
+            root: RootChoice::Keep,
+            replace: false,
+            acts: Acts::default(),
+            ingress: Ingress::default(),
+            observe: true,
+            ..self.wanted()
         }
     }
 }
@@ -335,8 +372,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         exit::require_root()?;
     }
     match verb {
-        Verb::Run(args) => run::run(&instance, &args),
-        Verb::Up { interface, how } => updown::up(&instance, format, &interface, &how),
+        Verb::Run(args) => run::run(&instance, format, &args),
+        Verb::Up {
+            interface,
+            how,
+            dry_run: true,
+        } => plan::print_plan(&instance, format, &[(interface, how.wanted())]),
+        Verb::Up { interface, how, .. } => updown::up(&instance, format, &interface, &how),
         Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
         Verb::Status => status::status(&instance, format),
         Verb::Record(args) => record::record(&instance, format, &args),

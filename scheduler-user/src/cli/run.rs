@@ -5,9 +5,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{RunArgs, runtime};
+use super::{Format, RunArgs, observe, plan, runtime};
 use crate::{
-    agent::{self, Options},
+    agent::{self, Observe, Options},
     datapath::Origin,
     instance::Instance,
     journal,
@@ -15,11 +15,25 @@ use crate::{
     uplink::{self, Came},
 };
 
-pub(super) fn run(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
+pub(super) fn run(instance: &Instance, format: Format, args: &RunArgs) -> anyhow::Result<()> {
+    if args.dry_run {
+        let wanted = args.how.wanted();
+        let all: Vec<_> = (args.interfaces.iter())
+            .map(|interface| (interface.clone(), wanted.clone()))
+            .collect();
+        return plan::print_plan(instance, format, &all);
+    }
     let _agent = instance.agent_lock()?;
     Instance::ensure(&instance.state())?;
     journal::start("info", Some(&instance.journal()));
-    runtime()?.block_on(serve(instance, args))
+    if args.observe {
+        observe::forget(instance)?;
+    }
+    runtime()?.block_on(serve(instance, args))?;
+    if args.observe {
+        observe::tell(instance, format, &args.interfaces)?;
+    }
+    Ok(())
 }
 
 async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
@@ -28,6 +42,18 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
+    if let Some(length) = args.length {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(length).await;
+            stop.cancel();
+        });
+    }
+    let wanted = if args.observe {
+        args.how.observed()
+    } else {
+        args.how.wanted()
+    };
     // All names are checked before the first interface is touched.
     for interface in &args.interfaces {
         uplink::index_of(interface)?;
@@ -35,7 +61,7 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
     let mut opened = None;
     let mut brought_up = Vec::new();
     for interface in &args.interfaces {
-        match uplink::up(instance, interface, &args.how.wanted()).await {
+        match uplink::up(instance, interface, &wanted).await {
             Ok((datapath, origin, came)) => {
                 info!(interface, programs = ?origin, state = ?came, "attached");
                 if came == Came::Up {
@@ -74,8 +100,16 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
             max_rows: args.record_rows,
             session: args.interfaces.join(" "),
         }),
+        observe: args.observe.then_some(Observe {
+            rate_bps: args.how.rate,
+        }),
     };
-    Ok(agent::run(instance, datapath, model, options, stop).await?)
+    let ended = agent::run(instance, datapath, model, options, stop).await;
+    if args.observe {
+        // What only watches is of no use without an agent.
+        take_down(instance, &brought_up).await?;
+    }
+    Ok(ended?)
 }
 
 /// A failed start leaves no interface up that was not so before.

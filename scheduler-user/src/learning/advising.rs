@@ -24,8 +24,8 @@ impl Learner {
 
     /// The model that would act: the running one, or the candidate in the shadow.
     pub(super) fn observed_model(&self) -> Option<Arc<Model>> {
-        let shadow = || Some(Arc::new(Model::clone(self.canary.as_ref().map(Canary::model)?)));
-        self.running.clone().or_else(shadow)
+        let shadow = || Some(Arc::new(Model::clone(self.mind.canary.as_ref().map(Canary::model)?)));
+        self.mind.running.clone().or_else(shadow)
     }
 
     /// Writes advice down, and says what it comes to.
@@ -49,11 +49,11 @@ impl Learner {
 
     /// Advises by all that was seen, also where no cycle was due yet.
     pub(super) async fn advise_at_last(&mut self) -> Result<(), LearningError> {
-        let rows = self.window.rows();
+        let rows = self.mind.window.rows();
         if rows.len() < self.options.min_samples {
             return Ok(());
         }
-        let (running, acting) = (self.running.clone(), self.observed_model());
+        let (running, acting) = (self.mind.running.clone(), self.observed_model());
         let limits = self.limits();
         let last = tokio::task::spawn_blocking(move || {
             let mut cycle = cycle::work(Work::Train, &rows, running.as_deref(), &limits);

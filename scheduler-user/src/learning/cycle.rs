@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What is to be worked out.
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Train a candidate on the window, and judge it.
     Train,
     /// Judge the candidate in the shadow on what it was watched on.
@@ -24,7 +24,7 @@ pub(super) enum Work {
 }
 
 /// What came of it.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Trained(Result<Box<Trained>, TrainError>),
     /// Nothing, where there was too little to judge by.
     Tried(Option<Box<Verdict>>),
@@ -32,25 +32,25 @@ pub(super) enum Outcome {
 }
 
 /// A candidate and what the judge says.
-pub(super) struct Trained {
-    pub(super) candidate: Model,
-    pub(super) verdict: Verdict,
-    pub(super) train_ms: u64,
+pub(crate) struct Trained {
+    pub(crate) candidate: Model,
+    pub(crate) verdict: Verdict,
+    pub(crate) train_ms: u64,
 }
 
 /// What the thread brings back.
-pub(super) struct Cycle {
-    pub(super) outcome: Outcome,
-    pub(super) retirement: Option<Retirement>,
+pub(crate) struct Cycle {
+    pub(crate) outcome: Outcome,
+    pub(crate) retirement: Option<Retirement>,
     /// The model that ran when it was judged.
-    pub(super) against: Option<u32>,
+    pub(crate) against: Option<u32>,
     /// What acting would be worth, where nothing is to act.
-    pub(super) advice: Option<Advice>,
+    pub(crate) advice: Option<Advice>,
 }
 
 impl Cycle {
     /// Adds what the candidate would be worth if it may act, else `acting`, else aging.
-    pub(super) fn advise(&mut self, rows: &[Row], acting: Option<&Model>, limits: &JudgeLimits) {
+    pub(crate) fn advise(&mut self, rows: &[Row], acting: Option<&Model>, limits: &JudgeLimits) {
         let fresh = match &self.outcome {
             Outcome::Trained(Ok(trained)) if acting.is_none() => {
                 let Trained {
@@ -74,7 +74,7 @@ impl Cycle {
 }
 
 /// Does the work on the window's rows, and judges the running model on the later of them.
-pub(super) fn work(
+pub(crate) fn work(
     work: Work,
     rows: &[Row],
     running: Option<&Model>,

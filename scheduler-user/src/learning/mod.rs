@@ -1,7 +1,8 @@
 //! Samples → window → model → shadow → work: one cycle after another.
 
 mod advising;
-mod cycle;
+pub(crate) mod cycle;
+pub(crate) mod mind;
 mod watching;
 
 use std::{
@@ -10,18 +11,19 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use scheduler_common::sample::{Hook, Sample};
+use scheduler_common::sample::Sample;
 use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::cycle::{Cycle, Outcome, Trained, Work};
+use self::{
+    cycle::{Cycle, Trained},
+    mind::{Mind, Needs, Step as Next},
+};
 use crate::{
     agent::Options,
-    canary::Canary,
     datapath::{Datapath, DatapathError},
-    dataset::{Row, Window, WindowLimits, store::StoreError},
-    drift::Drift,
+    dataset::{Row, WindowLimits, store::StoreError},
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
@@ -55,12 +57,7 @@ pub struct Learner {
     handover: Handover,
     options: Options,
     labels: Labels,
-    window: Window,
-    running: Option<Arc<Model>>,
-    canary: Option<Canary>,
-    drift: Drift,
-    /// A cycle is wanted before it is due.
-    is_urgent: bool,
+    mind: Mind,
     working: Option<JoinHandle<Cycle>>,
 }
 
@@ -70,13 +67,16 @@ impl Learner {
         Self {
             instance: instance.clone(),
             handover: Handover::new(instance),
+            mind: Mind::new(
+                WindowLimits::default(),
+                Needs {
+                    min_samples: options.min_samples,
+                    canary_rows: options.canary_rows,
+                },
+                running,
+            ),
             options,
             labels: Labels::new(None),
-            window: Window::new(WindowLimits::default(), rand::random()),
-            running: running.map(Arc::new),
-            canary: None,
-            drift: Drift::default(),
-            is_urgent: false,
             working: None,
         }
     }
@@ -121,7 +121,7 @@ impl Learner {
                 batch = batches.recv() => match batch {
                     Some(batch) => {
                         self.take(&batch);
-                        if self.is_urgent && self.may_hurry() {
+                        if self.working.is_none() && self.mind.hurries() {
                             cycle.reset();
                             self.begin_cycle(datapath)?;
                         }
@@ -163,29 +163,9 @@ impl Learner {
     }
 
     fn take_rows(&mut self, rows: &[Row]) {
-        // The rows of one message come together, with its end.
-        let message = |row: &Row| (row.flow_hash, row.half, row.message, row.hook as u8);
-        for rows in rows.chunk_by(|a, b| message(a) == message(b)) {
-            for row in rows {
-                self.window.push(*row);
-                if let Some(canary) = &mut self.canary {
-                    canary.see(row);
-                }
-            }
-            if rows.iter().any(|row| row.hook != Hook::Egress) {
-                // Models judge what is sent.
-                continue;
-            }
-            let acting = number(self.running.as_deref()).unwrap_or(0);
-            if let Some(alarm) = self.drift.see(rows, acting) {
-                self.drifted(&alarm);
-            }
+        for change in self.mind.see(rows) {
+            self.drifted(&change);
         }
-    }
-
-    /// Whether a cycle that can't wait could come to something.
-    fn may_hurry(&self) -> bool {
-        self.working.is_none() && self.window.len() >= self.options.min_samples
     }
 
     /// Takes for the running model what acts by now.
@@ -200,11 +180,11 @@ impl Learner {
                 return Ok(());
             }
         };
-        let before = number(self.running.as_deref());
+        let before = number(self.mind.running.as_deref());
         if active == before {
             return Ok(());
         }
-        self.running =
+        self.mind.running =
             active.and_then(
                 |generation| match self.handover.registry().load(generation) {
                     Ok(model) => Some(Arc::new(model)),
@@ -225,8 +205,7 @@ impl Learner {
     }
 
     fn begin_cycle(&mut self, datapath: &Datapath) -> Result<(), LearningError> {
-        let (rows, needed) = (self.window.len(), self.options.min_samples);
-        let counts = self.labels.counts();
+        let (rows, needed) = (self.mind.window.len(), self.options.min_samples);
         if self.working.is_some() {
             info!(
                 rows,
@@ -237,35 +216,28 @@ impl Learner {
             return Ok(());
         }
         let is_ready = self.pass_cycle(datapath)?;
-        let work = match &self.canary {
-            Some(canary) if is_ready => {
-                let fresh = canary.model().generation;
-                let mut earlier = self.window.rows();
-                earlier.retain(|row| row.shadow_generation != fresh);
-                Work::Try(Box::new(canary.trial(earlier)))
-            }
-            Some(_) => Work::Watch,
-            None if rows < needed => {
-                info!(
-                    rows,
-                    needed,
-                    decisions = counts.decisions,
-                    labelled = counts.labelled,
-                    what = "nothing trained",
-                    why = "too few labelled samples yet",
-                    "cycle"
-                );
-                Work::Watch
-            }
-            None => Work::Train,
-        };
-        self.is_urgent = false;
-        if matches!(work, Work::Watch) && self.running.is_none() {
-            return Ok(());
+        if self.mind.canary.is_none() && rows < needed {
+            let counts = self.labels.counts();
+            info!(
+                rows,
+                needed,
+                decisions = counts.decisions,
+                labelled = counts.labelled,
+                what = "nothing trained",
+                why = "too few labelled samples yet",
+                "cycle"
+            );
         }
-        debug!(rows, services = self.window.services(), "a cycle begins");
-        let rows = self.window.rows();
-        let running = self.running.clone();
+        let Some(work) = self.mind.next(is_ready) else {
+            return Ok(());
+        };
+        debug!(
+            rows,
+            services = self.mind.window.services(),
+            "a cycle begins"
+        );
+        let rows = self.mind.window.rows();
+        let running = self.mind.running.clone();
         let limits = self.limits();
         let acting = self.observed_model();
         let observes = self.options.observe.is_some();
@@ -287,55 +259,48 @@ impl Learner {
             warn!(%error, "the registry can't be locked");
         }
         self.follow(datapath)?;
-        let is_current = number(self.running.as_deref()) == cycle.against;
-        match cycle.outcome {
-            Outcome::Trained(Ok(trained)) => self.end_training(datapath, *trained, is_current),
-            Outcome::Trained(Err(error)) => info!(what = "nothing trained", why = %error, "cycle"),
-            Outcome::Tried(Some(verdict)) if is_current => self.end_trial(datapath, &verdict)?,
-            Outcome::Tried(_) | Outcome::Watched => {}
+        let is_current = self.mind.is_current(&cycle);
+        match Mind::after(cycle.outcome, is_current) {
+            Next::Rest => {}
+            Next::Untrained(error) => info!(what = "nothing trained", why = %error, "cycle"),
+            Next::Refuse(trained, why) => self.refuse(&trained, &why),
+            Next::Shadow(trained) => self.try_shadow(datapath, *trained),
+            Next::Promote(verdict) => self.promote(datapath, &verdict)?,
+            Next::Drop(verdict) => self.drop_canary(datapath, &verdict.reason)?,
         }
         // A candidate that has just taken its place was judged against aging, too.
-        if is_current && number(self.running.as_deref()) == cycle.against {
+        if is_current && number(self.mind.running.as_deref()) == cycle.against {
             self.reconsider(datapath, cycle.retirement)?;
         }
         Ok(())
     }
 
-    /// Shadows a candidate that the judge accepts.
-    fn end_training(&mut self, datapath: &Datapath, trained: Trained, is_current: bool) {
-        let acting = number(self.running.as_deref());
-        let rows = trained.candidate.trained_on_samples;
-        let train_ms = trained.train_ms;
-        let note = |step, why: &str| {
-            self.handover
-                .note(&Decision::now(Actor::Agent, step, acting, why));
-        };
+    fn note_training(&self, trained: &Trained) {
         let step = Step::Trained {
-            rows,
+            rows: trained.candidate.trained_on_samples,
             nodes: trained.candidate.summary().nodes as u64,
-            train_ms,
+            train_ms: trained.train_ms,
         };
-        note(step, "a cycle was due");
-        let objection = if !is_current {
-            Some("another model was put to work while this one was trained")
-        } else if !trained.verdict.accepted {
-            Some(trained.verdict.reason.as_str())
-        } else {
-            None
-        };
-        if let Some(why) = objection {
-            note(Step::Refused { rows }, why);
-            let running = acting.unwrap_or(0);
-            info!(
-                rows,
-                train_ms,
-                what = "candidate refused",
-                why,
-                running,
-                "cycle"
-            );
-            return;
-        }
+        self.note(step, "a cycle was due");
+    }
+
+    fn refuse(&self, trained: &Trained, why: &str) {
+        self.note_training(trained);
+        let rows = trained.candidate.trained_on_samples;
+        self.note(Step::Refused { rows }, why);
+        info!(
+            rows,
+            train_ms = trained.train_ms,
+            what = "candidate refused",
+            why,
+            running = number(self.mind.running.as_deref()).unwrap_or(0),
+            "cycle"
+        );
+    }
+
+    /// Shadows a candidate that the judge accepts.
+    fn try_shadow(&mut self, datapath: &Datapath, trained: Trained) {
+        self.note_training(&trained);
         if let Err(error) = self.shadow(datapath, trained) {
             warn!(
                 what = "what acts goes on",
@@ -343,6 +308,13 @@ impl Learner {
                 "cycle: candidate could not be put in the shadow"
             );
         }
+    }
+
+    /// Writes a step of the agent's into the journal.
+    fn note(&self, step: Step, why: &str) {
+        let acting = number(self.mind.running.as_deref());
+        self.handover
+            .note(&Decision::now(Actor::Agent, step, acting, why));
     }
 }
 

@@ -2,45 +2,28 @@
 
 use tracing::{info, warn};
 
-use super::{Learner, LearningError, cycle::Trained, number, unix_now_s};
+use super::{Learner, LearningError, cycle::Trained, mind::Change, number, unix_now_s};
 use crate::{
     canary::{Canary, Readiness},
     datapath::Datapath,
-    drift::Alarm,
     handover::HandoverError,
-    journal::decisions::{Actor, Decision, Step},
+    journal::decisions::Step,
     model::{Model, Provenance, Thresholds},
     training::{Retirement, Verdict},
 };
 
 impl Learner {
-    /// Forgets what was before a change, so that the next candidate learns from what came after; it need not wait for
-    /// the cycle.
-    pub(super) fn drifted(&mut self, alarm: &Alarm) {
-        let rows = self.window.rows();
-        let before = rows.len();
-        self.window.clear();
-        for row in rows {
-            if row.time_ns >= alarm.since_ns {
-                self.window.push(row);
-            }
-        }
-        if let Some(canary) = &mut self.canary {
-            canary.forget_before(alarm.since_ns);
-        }
-        self.is_urgent = true;
-        let forgotten = (before - self.window.len()) as u64;
+    /// Writes down that the traffic has changed.
+    pub(super) fn drifted(&self, Change { alarm, forgotten }: &Change) {
         let step = Step::Drifted {
             of: alarm.of.to_owned(),
-            forgotten,
+            forgotten: *forgotten,
         };
-        let acting = number(self.running.as_deref());
-        self.handover
-            .note(&Decision::now(Actor::Agent, step, acting, &alarm.reason));
+        self.note(step, &alarm.reason);
         warn!(
             of = alarm.of,
             forgotten,
-            rows = self.window.len(),
+            rows = self.mind.window.len(),
             what = "what was before is forgotten, a cycle comes as soon as there are rows enough",
             why = alarm.reason,
             "drift"
@@ -49,10 +32,10 @@ impl Learner {
 
     /// Lets a cycle pass for the candidate in the shadow; whether it is to be judged now.
     pub(super) fn pass_cycle(&mut self, datapath: &Datapath) -> Result<bool, LearningError> {
-        let Some(canary) = &mut self.canary else {
+        let readiness = self.mind.pass_cycle();
+        let (Some(canary), Some(readiness)) = (&self.mind.canary, readiness) else {
             return Ok(false);
         };
-        let readiness = canary.pass_cycle();
         let (generation, rows) = (canary.model().generation, canary.rows());
         match readiness {
             Readiness::Ready => Ok(true),
@@ -99,7 +82,7 @@ impl Learner {
         let (model, file) = self.handover.shadow(datapath, candidate, &verdict.reason)?;
         let summary = model.summary();
         let generation = model.generation;
-        self.canary = match Canary::new(model, self.options.canary_rows) {
+        self.mind.canary = match Canary::new(model, self.options.canary_rows) {
             Ok(canary) => Some(canary),
             Err(source) => {
                 return Err(HandoverError::Compile { path: file, source });
@@ -120,16 +103,13 @@ impl Learner {
         Ok(())
     }
 
-    /// Puts the candidate in the shadow to work, or drops it.
-    pub(super) fn end_trial(
+    /// Puts the candidate in the shadow to work.
+    pub(super) fn promote(
         &mut self,
         datapath: &Datapath,
         verdict: &Verdict,
     ) -> Result<(), LearningError> {
-        if !verdict.accepted {
-            return self.drop_canary(datapath, &verdict.reason);
-        }
-        let Some(canary) = self.canary.take() else {
+        let Some(canary) = self.mind.canary.take() else {
             return Ok(());
         };
         let rows = canary.rows();
@@ -158,7 +138,7 @@ impl Learner {
             undo = change.undo,
             "cycle"
         );
-        self.running = Some(model.into());
+        self.mind.running = Some(model.into());
         Ok(())
     }
 
@@ -168,7 +148,7 @@ impl Learner {
         datapath: &Datapath,
         why: &str,
     ) -> Result<(), LearningError> {
-        let Some(canary) = self.canary.take() else {
+        let Some(canary) = self.mind.canary.take() else {
             return Ok(());
         };
         let (generation, rows) = (canary.model().generation, canary.rows());
@@ -179,7 +159,7 @@ impl Learner {
             rows,
             what = "candidate dropped from the shadow",
             why,
-            running = number(self.running.as_deref()).unwrap_or(0),
+            running = number(self.mind.running.as_deref()).unwrap_or(0),
             undo = self.handover.command_for(Some(generation)),
             "cycle"
         );
@@ -205,7 +185,7 @@ impl Learner {
         let Some(retirement) = retirement.filter(|retirement| retirement.retire) else {
             return Ok(());
         };
-        let generation = self.running.take().map_or(0, |model| model.generation);
+        let generation = self.mind.running.take().map_or(0, |model| model.generation);
         let change = self
             .handover
             .fall_back(datapath, generation, &retirement.reason)?;

@@ -1,22 +1,24 @@
 //! The loop of learning while somebody floods it with made-up flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use scheduler_common::features::Feature;
+use scheduler_common::{features::Feature, tree::Table};
 
 use super::{
-    DecisionTree, JudgeLimits, Trainer as _,
-    evaluate::InKernel,
+    JudgeLimits,
     forecast::Arena,
-    judge,
     mixes::{Hangs, Sent, decision_points, rows, sent_by_host},
-    retire, split,
 };
 use crate::{
-    dataset::{Row, Window, WindowLimits},
+    canary::{Canary, Readiness},
+    dataset::{Row, WindowLimits},
+    learning::{
+        cycle,
+        mind::{Mind, Needs, Step},
+    },
     model::{Model, compile},
-    simulate::{Replay, Traffic, cdf::Cdf},
+    simulate::{Paths, Replay, Traffic, cdf::Cdf},
 };
 
 const RATE_BPS: u64 = 200_000_000;
@@ -24,7 +26,7 @@ const RATE_BPS: u64 = 200_000_000;
 const CYCLE_MESSAGES: u64 = 400;
 const CYCLE_NS: u64 = CYCLE_MESSAGES * 2_000_000;
 /// Cycles before the flood, under it, and in all.
-const QUIET: usize = 7;
+const QUIET: usize = 10;
 const FLOODED: usize = 4;
 const CYCLES: usize = QUIET + FLOODED + 9;
 /// The window that the agent has, made smaller as much as the cycles are.
@@ -99,10 +101,12 @@ impl Flood {
     }
 }
 
-/// What honest messages met in the cycle after each training.
+/// What honest messages met in one cycle.
 #[derive(Clone, Debug, Default)]
 struct Felt {
     slowdown: f64,
+    /// The same had aging ruled.
+    aging: f64,
     by_port: BTreeMap<u32, f64>,
     by_model: bool,
 }
@@ -122,67 +126,165 @@ fn play(cdf: &Cdf, hangs: Hangs, flood: Option<&Flood>, seed: u64) -> Vec<Felt> 
         sent.extend(flood.sent(hangs, under_way.sum(), seed));
         sent.sort_by_key(|sent| sent.at_ns);
     }
-    let rows = rows(&sent, seed);
-    let cycles: Vec<&[Row]> =
-        (rows.chunk_by(|a, b| a.time_ns / CYCLE_NS == b.time_ns / CYCLE_NS)).collect();
+    let mut rows = rows(&sent, seed);
+    Agent::new(seed).live(&mut rows);
     let limits = JudgeLimits::of_rate(RATE_BPS);
-    let mut window = Window::new(WINDOW, seed);
-    let mut running: Option<Model> = None;
-    let mut felt = Vec::new();
-    for pair in cycles.windows(2).take(CYCLES - 1) {
-        for row in pair[0] {
-            window.push(*row);
-        }
-        running = cycle(&window.rows(), running, &limits);
-        felt.push(feel(pair[1], running.as_ref(), &limits));
-    }
-    felt
+    (rows.chunk_by(|a, b| a.time_ns / CYCLE_NS == b.time_ns / CYCLE_NS))
+        .take(CYCLES - 1)
+        .map(|rows| feel(rows, &limits))
+        .collect()
 }
 
-/// As the agent does: train, judge, replace, or give up what no longer gains.
-fn cycle(rows: &[Row], running: Option<Model>, limits: &JudgeLimits) -> Option<Model> {
-    let parts = split(rows, limits);
-    let Ok(candidate) = DecisionTree::default().train(&parts.train) else {
-        return running;
-    };
-    let verdict = judge(&candidate, running.as_ref(), &parts, limits);
-    if verdict.accepted {
-        return Some(candidate);
+/// The agent's own decisions, with the kernel's part played here: who is asked, and what acts.
+struct Agent {
+    mind: Mind,
+    limits: JudgeLimits,
+    generation: u32,
+    due_ns: u64,
+    acting: Option<(u32, Box<Table>)>,
+    watched: Option<(u32, Box<Table>)>,
+    frozen: bool,
+}
+
+impl Agent {
+    fn new(_seed: u64) -> Self {
+        let needs = Needs {
+            min_samples: 500,
+            canary_rows: 300,
+        };
+        Self {
+            mind: Mind::new(WINDOW, needs, None),
+            limits: JudgeLimits::of_rate(RATE_BPS),
+            generation: 0,
+            due_ns: CYCLE_NS,
+            acting: None,
+            watched: None,
+            frozen: std::env::var("FROZEN").is_ok(),
+        }
     }
-    running.filter(|running| !retire(running, rows, limits).retire)
+
+    /// Lives through the rows in the order of time, and notes in them what the kernel would have been told.
+    fn live(&mut self, rows: &mut [Row]) {
+        let mut open: BTreeMap<(u64, u32), Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            while row.time_ns >= self.due_ns {
+                self.due_ns += CYCLE_NS;
+                self.cycle();
+            }
+            if let Some((generation, table)) = &self.acting {
+                row.generation = *generation;
+                row.predicted_log2_q8 = said(table, row);
+            }
+            if let Some((generation, table)) = &self.watched {
+                row.shadow_generation = *generation;
+                row.shadow_log2_q8 = said(table, row);
+            }
+            let message = (row.flow_hash, row.message);
+            open.entry(message).or_default().push(*row);
+            if row.remaining_bytes == 0 {
+                let whole = open.remove(&message).unwrap();
+                if std::env::var("HONEST").is_ok() && !is_honest(&whole[0]) {
+                    continue;
+                }
+                if self.frozen && row.time_ns > QUIET as u64 * CYCLE_NS {
+                    continue;
+                }
+                for change in self.mind.see(&whole) {
+                    if std::env::var("VERBOSE").is_ok() {
+                        println!("   {} drift {} forgot {}", row.time_ns as f64 / CYCLE_NS as f64, change.alarm.reason, change.forgotten);
+                    }
+                }
+                if self.mind.hurries() {
+                    self.due_ns = row.time_ns + CYCLE_NS;
+                    self.cycle();
+                }
+            }
+        }
+    }
+
+    fn cycle(&mut self) {
+        if self.frozen && self.due_ns > (QUIET + 1) as u64 * CYCLE_NS {
+            return;
+        }
+        let verbose = |what: &str, why: &str| if std::env::var("VERBOSE").is_ok() {
+            println!("   {} {what}: {why}", self.due_ns as f64 / CYCLE_NS as f64);
+        };
+        let readiness = self.mind.pass_cycle();
+        if readiness == Some(Readiness::Stale) {
+            self.mind.canary = None;
+        }
+        let Some(work) = self.mind.next(readiness == Some(Readiness::Ready)) else {
+            return;
+        };
+        let rows = self.mind.window.rows();
+        let cycle = cycle::work(work, &rows, self.mind.running.as_deref(), &self.limits);
+        let mut promoted = false;
+        match Mind::after(cycle.outcome, true) {
+            Step::Rest | Step::Untrained(_) => {}
+            Step::Refuse(_, why) => verbose("refuse", &why),
+            Step::Shadow(trained) => {
+                verbose("shadow", &trained.verdict.reason);
+                self.generation += 1;
+                let mut model = trained.candidate;
+                model.generation = self.generation;
+                self.mind.canary = Some(Canary::new(model, self.mind.needs.canary_rows).unwrap());
+            }
+            Step::Promote(verdict) => {
+                verbose("promote", &verdict.reason);
+                promoted = true;
+                self.mind.running = self.mind.canary.take().map(|canary| canary.model().clone());
+            }
+            Step::Drop(verdict) => {
+                verbose("drop", &verdict.reason);
+                self.mind.canary = None;
+            }
+        }
+        if let Some(retirement) = cycle.retirement.filter(|it| it.retire && !promoted) {
+            verbose("fall back", &retirement.reason);
+            self.mind.running = None;
+        }
+        let table = |model: &Model| (model.generation, compile(model).unwrap());
+        self.acting = self.mind.running.as_deref().map(table);
+        self.watched = self.mind.canary.as_ref().map(|canary| table(canary.model()));
+    }
+}
+
+fn said(table: &Table, row: &Row) -> u32 {
+    u32::from(table.walk(&row.features).unwrap().log2_q8)
 }
 
 /// Mean slowdown of the honest messages alone: what the flood does by teaching, not by filling the link.
-fn feel(rows: &[Row], running: Option<&Model>, limits: &JudgeLimits) -> Felt {
+fn feel(rows: &[Row], limits: &JudgeLimits) -> Felt {
     let honest: Vec<Row> = rows.iter().filter(|row| is_honest(row)).copied().collect();
     let arena = Arena::new(Traffic::of(&honest), limits.link);
     let jobs = arena.traffic.jobs(LOAD);
-    let took = match running {
-        Some(model) => arena.took(&jobs, &arena.paths(&InKernel(compile(model).unwrap()))),
-        None => arena.took(&jobs, &arena.aging),
+    let guess = |row: &Row| {
+        let bytes = (f64::from(row.predicted_log2_q8) / 256.0).exp2() - 4096.0;
+        (row.generation != 0).then_some(bytes.max(0.0) as u64)
     };
-    let slowdown = |port: Option<u32>| {
+    let sized = arena.traffic.sized();
+    let took = arena.took(&jobs, &Paths::of_verdicts(&sized, &limits.link.settings, guess));
+    let slowdown = |took: &[f64], port: Option<u32>| {
         let of_port =
             |rows: &[Row]| port.is_none_or(|port| rows[0].feature(Feature::ServicePort) == port);
-        let chosen: Vec<bool> = (arena.traffic.sized().iter())
-            .map(|(_, rows)| of_port(rows))
-            .collect();
-        let (jobs, took): (Vec<_>, Vec<f64>) = (jobs.iter().zip(&took).zip(chosen))
+        let chosen = sized.iter().map(|(_, rows)| of_port(rows));
+        let (jobs, took): (Vec<_>, Vec<f64>) = (jobs.iter().zip(took).zip(chosen))
             .filter(|(_, chosen)| *chosen)
             .map(|((job, took), _)| (*job, *took))
             .unzip();
         Replay::of(&jobs, &took, &limits.link).all.mean_slowdown
     };
-    let ports: std::collections::BTreeSet<u32> = (honest.iter())
+    let ports: BTreeSet<u32> = (honest.iter())
         .map(|row| row.feature(Feature::ServicePort))
         .collect();
     Felt {
-        slowdown: slowdown(None),
+        slowdown: slowdown(&took, None),
+        aging: slowdown(&arena.took(&jobs, &arena.aging), None),
         by_port: ports
             .into_iter()
-            .map(|port| (port, slowdown(Some(port))))
+            .map(|port| (port, slowdown(&took, Some(port))))
             .collect(),
-        by_model: running.is_some(),
+        by_model: honest.iter().filter(|row| row.generation != 0).count() * 2 > honest.len(),
     }
 }
 
@@ -232,6 +334,10 @@ fn harm(without: &[Felt], with: &[Felt], flood: &Flood) -> Harm {
     }
 }
 
+fn numbers(name: &str, default: &[u64]) -> Vec<u64> {
+    std::env::var(name).map_or_else(|_| default.to_vec(), |text| text.split(',').map(|n| n.parse().unwrap()).collect())
+}
+
 fn table(name: &str) -> Cdf {
     Cdf::published(name).unwrap_or_else(|| Cdf::pareto(0.3, (5_000.0, 30e6)))
 }
@@ -253,20 +359,21 @@ fn the_flood_s_table() {
             without
                 .iter()
                 .map(|felt| format!(
-                    "{:.2}{} ",
+                    "{:.2}/{:.2}{} ",
                     felt.slowdown,
+                    felt.aging,
                     if felt.by_model { 'm' } else { 'a' }
                 ))
                 .collect::<String>()
         );
         for lie in [Lie::BulkAsShort, Lie::ShortAsBulk] {
-            for networks in [1, 256] {
-                for ports in [1, 64] {
-                    for times in [1, 10, 100] {
+            for networks in numbers("NETWORKS", &[1, 256]) {
+                for ports in numbers("PORTS", &[1, 64]) {
+                    for times in numbers("TIMES", &[10]) {
                         let flood = Flood {
                             lie,
                             networks,
-                            ports,
+                            ports: ports as u32,
                             times,
                             cycles: FLOODED,
                         };

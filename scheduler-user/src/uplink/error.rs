@@ -54,6 +54,12 @@ pub enum UplinkError {
         /// Whether the other one is scheduled.
         scheduled: bool,
     },
+    /// A downlink can't be shaped on this kernel.
+    #[error("{why}")]
+    NoDownlink {
+        /// Why.
+        why: String,
+    },
     /// Departure times are asked for where nothing keeps them.
     #[error(
         "{interface}: `--pace` needs the fq qdisc, which keeps departure times, and {kind} stands there: pass \

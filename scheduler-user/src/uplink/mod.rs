@@ -6,7 +6,7 @@ mod model;
 pub mod plan;
 
 use nix::net::if_::if_nametoindex;
-use scheduler_common::settings::{Settings, settings_flags};
+use scheduler_common::settings::{Act, Settings, settings_flags};
 use tracing::{info, warn};
 
 use self::down::{restore, undo};
@@ -136,8 +136,16 @@ pub async fn up(
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
-    let (datapath, origin) =
-        Datapath::open_or_load(instance, &Settings::default(), wanted.flow_entries)?;
+    check_observes_alone(instance, (interface, ifindex), wanted)?;
+    let fresh = Settings {
+        act: if wanted.observe {
+            Act::Observe as u32
+        } else {
+            Act::Priority as u32
+        },
+        ..Settings::default()
+    };
+    let (datapath, origin) = Datapath::open_or_load(instance, &fresh, wanted.flow_entries)?;
     let flow_entries = datapath.flow_entries()?;
     if flow_entries < wanted.flow_entries {
         warn!(
@@ -169,6 +177,32 @@ pub async fn up(
             }
             Err(error)
         }
+    }
+}
+
+/// What the programs do to packets holds for all interfaces: fails where another one wants the contrary.
+fn check_observes_alone(
+    instance: &Instance,
+    (interface, ifindex): (&str, u32),
+    wanted: &Wanted,
+) -> Result<(), UplinkError> {
+    let Ok(Some(datapath)) = Datapath::open(instance) else {
+        // Nothing is loaded, or what will be replaced.
+        return Ok(());
+    };
+    let observes = datapath.settings()?.act == Act::Observe as u32;
+    let records = instance.records()?;
+    // Watching an interface that is scheduled would end that; one that was watched may be scheduled.
+    let other = records.into_iter().find(|record| {
+        (record.ifindex != ifindex || wanted.observe) && is_present(record)
+    });
+    match other {
+        Some(other) if observes != wanted.observe => Err(UplinkError::ObservesOnly {
+            interface: interface.to_owned(),
+            other: other.name,
+            scheduled: !observes,
+        }),
+        _ => Ok(()),
     }
 }
 

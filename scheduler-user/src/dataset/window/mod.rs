@@ -183,6 +183,13 @@ impl Window {
         self.networks.places.len()
     }
 
+    /// Forgets what is older; returns how many rows that were.
+    pub fn forget_before(&mut self, time_ns: u64) -> usize {
+        let before = self.rows.len();
+        self.expire_before(time_ns);
+        before - self.rows.len()
+    }
+
     /// Forgets everything, for instance after the programs were loaded anew.
     pub fn clear(&mut self) {
         self.rows.clear();
@@ -255,8 +262,11 @@ impl Window {
     }
 
     fn expire(&mut self) {
-        let oldest_kept_ns = self.oldest_kept_ns();
         self.expired_at_ns = self.newest_ns;
+        self.expire_before(self.oldest_kept_ns());
+    }
+
+    fn expire_before(&mut self, oldest_kept_ns: u64) {
         if self.rows.iter().all(|of| of.row.time_ns >= oldest_kept_ns) {
             return;
         }
