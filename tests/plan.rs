@@ -40,8 +40,15 @@ fn look(namespace: &Namespace, device: &str) -> Seen {
 /// Without handles such as `8003:`, in an order of its own.
 fn lasting(text: &str) -> String {
     let word = |word: &str| {
-        let counted = word.len() == 5 && word.starts_with('8') && word.ends_with(':');
-        if counted { "auto:".to_owned() } else { word.to_owned() }
+        // Four digits are the kernel's own choice, but for clsact's.
+        let counted = word.len() == 5 && word.ends_with(':') && word != "ffff:";
+        let bytes = word.strip_suffix('b').and_then(|digits| digits.parse::<f64>().ok());
+        match bytes {
+            _ if counted => "auto:".to_owned(),
+            // tc counts bursts in whole microseconds, and rounds down once more where it shows them.
+            Some(bytes) => format!("{:.0}*80b", bytes / 80.0),
+            None => word.to_owned(),
+        }
     };
     let mut lines: Vec<String> = text
         .lines()

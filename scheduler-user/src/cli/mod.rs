@@ -1,9 +1,11 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod acts;
+mod config;
 mod doctor;
 mod exit;
 mod explain;
+pub(crate) mod grammar;
 mod ingress;
 mod logs;
 mod model;
@@ -24,8 +26,9 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
+use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
-    doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
+    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
     replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
@@ -50,7 +53,7 @@ use crate::{
     after_help = "Examples:\n  treeline run eth0 --rate 95mbit     learn and schedule on eth0\n  \
                   treeline status                     what runs, and what it did\n  \
                   treeline down eth0                  undo everything\n\nExit codes:\n  \
-                  0 done\n  1 failed\n  2 wrong usage\n  3 needs root\n  4 no such interface\n  \
+                  0 done\n  1 failed\n  2 wrong usage or configuration\n  3 needs root\n  4 no such interface\n  \
                   5 an administrator's qdisc is in the way\n  6 a model can't be used\n  \
                   7 another agent is running"
 )]
@@ -89,6 +92,7 @@ enum Verb {
     /// `treeline down` removes them.
     #[command(
         after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
+                      treeline run                                 what /etc/treeline/config.toml says\n  \
                       treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth"
     )]
     Run(RunArgs),
@@ -151,6 +155,9 @@ enum Verb {
                       treeline explain --dev eth0 $(ss -tnH state established dport 443 | head -1)"
     )]
     Explain(ExplainArgs),
+    /// Check and show the configuration that `run` reads.
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Look whether treeline can work here: kernel, rights, qdiscs, interfaces; what to do where it can't.
     ///
     /// Everything is tried for real, where it disturbs nobody, and nothing is changed. Ends with 0 if treeline can work, also with
@@ -171,9 +178,15 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Interfaces to schedule.
-    #[arg(value_name = "IFACE", required = true)]
+    /// Interfaces to schedule; without one the configuration says which.
+    #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
+    /// Configuration to read where no interface is named [default: /etc/treeline/config.toml].
+    #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
+    config: Option<std::path::PathBuf>,
+    /// Serve metrics there for Prometheus, at /metrics.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<std::net::SocketAddr>,
     #[command(flatten)]
     how: UplinkArgs,
     /// Time between training cycles (s, min, h).
@@ -254,8 +267,21 @@ struct UplinkArgs {
     ingress: IngressArgs,
 }
 
+impl RunArgs {
+    /// What `run` without a word comes to.
+    fn plain() -> Self {
+        #[derive(Debug, Parser)]
+        struct Plain {
+            #[command(flatten)]
+            args: RunArgs,
+        }
+        Plain::parse_from(["treeline"]).args
+    }
+}
+
+/// Queue of each band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Leaf {
+pub enum Leaf {
     /// fq_codel where the kernel has it, else pfifo.
     Auto,
     /// First in, first out.
@@ -312,18 +338,6 @@ impl UplinkArgs {
             observe: true,
             ..self.wanted()
         }
-    }
-}
-
-fn parse_rate(text: &str) -> Result<u64, String> {
-    qdisc::parse_rate(text).map_err(|error| error.to_string())
-}
-
-fn parse_period(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(period) if period >= Duration::from_millis(100) => Ok(period),
-        Ok(_) => Err("a cycle takes at least 100ms".to_owned()),
-        Err(error) => Err(format!("{error}; write for example 30s or 5min")),
     }
 }
 
@@ -385,6 +399,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
         Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Config(verb) => config::run(format, &verb),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),

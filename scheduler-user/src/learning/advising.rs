@@ -1,19 +1,38 @@
-//! What a model must show on this host, and what it would be worth where nothing acts.
+//! What a model must show here, other options, and advice where nothing acts.
 
 use std::{io, sync::Arc};
 
+use scheduler_common::settings::SAMPLES_PER_WINDOW;
 use tracing::{info, warn};
 
 use super::{
     Learner, LearningError,
     cycle::{self, Work},
+    mind::Needs,
 };
 use crate::{
-    advice::Advice, canary::Canary, instance::Instance, model::Model, simulate::Within,
+    advice::Advice, agent::{Options, set_sampling}, canary::Canary, datapath::Datapath, instance::Instance, model::Model, simulate::Within,
     training::JudgeLimits,
 };
 
 impl Learner {
+    /// Goes on by other options; what was learned stays.
+    pub(super) fn take_over(
+        &mut self,
+        datapath: &Datapath,
+        options: Options,
+    ) -> Result<(), LearningError> {
+        if options.sample_one_in != self.options.sample_one_in {
+            set_sampling(datapath, options.sample_one_in, SAMPLES_PER_WINDOW)?;
+        }
+        self.mind.needs = Needs {
+            min_samples: options.min_samples,
+            canary_rows: options.canary_rows,
+        };
+        self.options = options;
+        Ok(())
+    }
+
     /// By the rate that was named where nothing is shaped yet, else by what stands on the interfaces.
     pub(super) fn limits(&self) -> JudgeLimits {
         match self.options.observe.as_ref().map(|observe| observe.rate_bps) {

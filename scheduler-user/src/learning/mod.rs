@@ -12,7 +12,7 @@ use std::{
 };
 
 use scheduler_common::sample::Sample;
-use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{sync::{mpsc, watch}, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -89,12 +89,13 @@ impl Learner {
         mut self,
         datapath: Datapath,
         batches: mpsc::Receiver<Vec<Sample>>,
+        changes: watch::Receiver<Options>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         if let Some(recording) = &self.options.record {
             self.labels = Labels::new(Some(recording.create()?));
         }
-        let learned = self.learn(&datapath, batches, stop).await;
+        let learned = self.learn(&datapath, batches, changes, stop).await;
         let closed = self.labels.close(&datapath);
         learned?;
         let closed = closed?;
@@ -108,6 +109,7 @@ impl Learner {
         &mut self,
         datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
+        mut changes: watch::Receiver<Options>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         let mut cycle = tokio::time::interval(self.options.train_every);
@@ -128,6 +130,13 @@ impl Learner {
                     }
                     None => break,
                 },
+                Ok(()) = changes.changed() => {
+                    let options = changes.borrow_and_update().clone();
+                    self.take_over(datapath, options)?;
+                    cycle = tokio::time::interval(self.options.train_every);
+                    cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    cycle.tick().await;
+                }
                 _ = cycle.tick() => {
                     self.follow(datapath)?;
                     self.begin_cycle(datapath)?;

@@ -145,11 +145,10 @@ pub(super) fn burst_bytes(rate_bps: u64) -> u64 {
     BURST_BYTES.max(rate_bps / 8 * BURST_US / 1_000_000)
 }
 
-/// The time that so many bytes take at this rate, rounded up as `tc` does it.
+/// The time that so many bytes take at this rate.
 fn ticks(bytes: u64, rate_bps: u64) -> u32 {
-    let bit_ns = u128::from(bytes) * 8 * 1_000_000_000;
-    let ticks = bit_ns.div_ceil(u128::from(rate_bps.max(1)) * u128::from(TICK_NS));
-    u32::try_from(ticks).unwrap_or(u32::MAX)
+    let ns = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(rate_bps.max(1));
+    u32::try_from(ns / u128::from(TICK_NS)).unwrap_or(u32::MAX)
 }
 
 /// Our root qdisc; what is not classified goes to band 0.

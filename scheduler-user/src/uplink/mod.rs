@@ -52,7 +52,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Fails where what is wanted contradicts itself.
-    fn check(&self, interface: &str) -> Result<(), UplinkError> {
+    pub(crate) fn check(&self, interface: &str) -> Result<(), UplinkError> {
         if (self.root == RootChoice::Htb) != self.rate_bps.is_some() {
             return Err(UplinkError::RateAndRoot);
         }
