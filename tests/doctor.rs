@@ -46,8 +46,22 @@ fn a_sound_host_is_told_so_with_every_check_and_nothing_is_changed() {
     assert_eq!(report["schema"], 1);
     assert_ne!(report["verdict"], "fail");
     for name in [
-        "kernel", "capabilities", "btf", "bpffs", "programs", "jit", "qdiscs", "clsact", "downlink",
-        "clock", "root", "xdp", "gso", "gro", "queues", "others",
+        "kernel",
+        "capabilities",
+        "btf",
+        "bpffs",
+        "programs",
+        "jit",
+        "qdiscs",
+        "clsact",
+        "downlink",
+        "clock",
+        "root",
+        "xdp",
+        "gso",
+        "gro",
+        "queues",
+        "others",
     ] {
         let check = check(&report, name);
         let verdict = check["verdict"].as_str().unwrap();
@@ -57,9 +71,20 @@ fn a_sound_host_is_told_so_with_every_check_and_nothing_is_changed() {
     }
     // veth has XDP in its driver, and the kernel's own types say so.
     assert_eq!(check(&report, "xdp")["interface"], UPLINK);
-    assert!(check(&report, "programs")["found"].as_str().unwrap().contains("instructions"));
-    let text = site.call(&["doctor", UPLINK]).expect(0).says("verdict: treeline runs here");
-    assert!(!text.stdout.contains('\u{1b}'), "colours without a terminal: {text:?}");
+    assert!(
+        check(&report, "programs")["found"]
+            .as_str()
+            .unwrap()
+            .contains("instructions")
+    );
+    let text = site
+        .call(&["doctor", UPLINK])
+        .expect(0)
+        .says("verdict: treeline runs here");
+    assert!(
+        !text.stdout.contains('\u{1b}'),
+        "colours without a terminal: {text:?}"
+    );
 }
 
 #[test]
@@ -70,7 +95,9 @@ fn what_stands_in_the_way_is_warned_of_with_its_remedy() {
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
     bed.server
-        .tc(&format!("qdisc add dev {UPLINK} root handle 5: tbf rate 80mbit burst 64kb latency 50ms"))
+        .tc(&format!(
+            "qdisc add dev {UPLINK} root handle 5: tbf rate 80mbit burst 64kb latency 50ms"
+        ))
         .unwrap();
     let other = OwnInstance::new();
     Datapath::open_or_load(&other, &Settings::default(), DEFAULT_ENTRIES).unwrap();
@@ -83,9 +110,15 @@ fn what_stands_in_the_way_is_warned_of_with_its_remedy() {
     assert_eq!(report["verdict"], "warn");
     let root = check(&report, "root");
     assert!(root["found"].as_str().unwrap().contains("tbf 5:"), "{root}");
-    assert!(root["remedy"].as_str().unwrap().contains("--replace"), "{root}");
+    assert!(
+        root["remedy"].as_str().unwrap().contains("--replace"),
+        "{root}"
+    );
     let xdp = check(&report, "xdp");
-    assert!(xdp["found"].as_str().unwrap().contains("treeline_ingre"), "{xdp}");
+    assert!(
+        xdp["found"].as_str().unwrap().contains("treeline_ingre"),
+        "{xdp}"
+    );
     let gso = check(&report, "gso");
     assert_eq!(gso["verdict"], "warn", "{gso}");
 
@@ -112,16 +145,35 @@ fn an_interface_that_is_up_is_known_as_ours() {
     let site = Site::new(&bed.server);
     site.up(&[]).expect(0);
     let report = examine(&site, &[]);
-    assert!(check(&report, "root")["found"].as_str().unwrap().contains("treeline's own htb"));
-    assert!(check(&report, "others")["found"].as_str().unwrap().starts_with("no programs"));
-    assert!(check(&report, "gso")["found"].as_str().unwrap().contains("at 100mbit"));
+    assert!(
+        check(&report, "root")["found"]
+            .as_str()
+            .unwrap()
+            .contains("treeline's own htb")
+    );
+    assert!(
+        check(&report, "others")["found"]
+            .as_str()
+            .unwrap()
+            .starts_with("no programs")
+    );
+    assert!(
+        check(&report, "gso")["found"]
+            .as_str()
+            .unwrap()
+            .contains("at 100mbit")
+    );
     site.call(&["doctor", "absent"]).expect(4).says(UPLINK);
 }
 
 #[test]
 fn without_rights_the_verdict_is_a_failure_that_says_what_to_do() {
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
+    command.args([
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+    ]);
     if nix::unistd::geteuid().is_root() {
         command.args(["--reuid=65534", "--clear-groups"]);
     }

@@ -8,6 +8,7 @@ mod canary;
 mod captures;
 mod cli;
 mod coexistence;
+mod config;
 mod devices;
 mod doctor;
 mod explain;

@@ -35,14 +35,26 @@ fn offer(bed: &Bed, seed: u64) {
 
 /// Bytes that went through the band classes from the second on.
 fn lower_bands_bytes(bed: &Bed) -> u64 {
-    let text = bed.server.tc(&format!("-s class show dev {UPLINK}")).unwrap();
+    let text = bed
+        .server
+        .tc(&format!("-s class show dev {UPLINK}"))
+        .unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    let lower = |line: &&str| (2..=8).any(|band| line.starts_with(&format!("class htb 7e:{band} ")));
+    let lower =
+        |line: &&str| (2..=8).any(|band| line.starts_with(&format!("class htb 7e:{band} ")));
     lines
         .iter()
         .enumerate()
         .filter(|(_, line)| lower(line))
-        .map(|(at, _)| lines[at + 1].trim().split(' ').nth(1).unwrap().parse::<u64>().unwrap())
+        .map(|(at, _)| {
+            lines[at + 1]
+                .trim()
+                .split(' ')
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
         .sum()
 }
 
@@ -83,24 +95,39 @@ fn watching_learns_and_advises_and_touches_no_packet_and_no_qdisc() {
     assert!(site.counter("decision_points") > 100);
     site.call(&["status"]).expect(0).says("watches only");
     // What watches is not scheduled by the way.
-    bed.server.ip("link add spare type veth peer name spare-end").unwrap();
-    site.call(&["up", "spare", "--rate", "1mbit"]).expect(1).says("only watched");
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
+    site.call(&["up", "spare", "--rate", "1mbit"])
+        .expect(1)
+        .says("only watched");
 
     let (ended, log) = agent.end(Signal::SIGTERM);
     assert!(ended.success(), "{log}");
-    for word in ["no packet and no qdisc was touched", "by service", "tcp ", "up to", "verdict: a model may act"] {
+    for word in [
+        "no packet and no qdisc was touched",
+        "by service",
+        "tcp ",
+        "up to",
+        "verdict: a model may act",
+    ] {
         assert!(log.contains(word), "{word:?} is missing: {log}");
     }
     assert_eq!(look(), before);
     site.assert_no_trace();
     let model = Registry::new(site.instance.models()).load(1).unwrap();
-    assert!(model.scores.is_some(), "what was learned was not judged: {log}");
+    assert!(
+        model.scores.is_some(),
+        "what was learned was not judged: {log}"
+    );
 
     // The same traffic, scheduled: the check above can fail.
     site.call(&["up", UPLINK, "--qdisc", "keep"]).expect(0);
     offer(&bed, 1);
     assert!(lower_bands_bytes(&bed) > 100_000);
-    site.call(&["run", UPLINK, "--observe"]).expect(1).says("watching would end that");
+    site.call(&["run", UPLINK, "--observe"])
+        .expect(1)
+        .says("watching would end that");
 }
 
 #[test]
@@ -111,11 +138,20 @@ fn watching_an_idle_link_ends_in_time_and_says_that_nothing_was_seen() {
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
     let done = site
-        .call(&["run", UPLINK, "--observe", "--for", "1s", "--format", "json"])
+        .call(&[
+            "run",
+            UPLINK,
+            "--observe",
+            "--for",
+            "1s",
+            "--format",
+            "json",
+        ])
         .expect(0)
         .json();
     assert_eq!(done["schema"], 1);
     assert!(done["advice"].is_null() && done["interfaces"][0] == UPLINK);
     site.assert_no_trace();
-    site.call(&["run", UPLINK, "--observe", "--replace"]).expect(2);
+    site.call(&["run", UPLINK, "--observe", "--replace"])
+        .expect(2);
 }

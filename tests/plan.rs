@@ -23,13 +23,19 @@ fn look(namespace: &Namespace, device: &str) -> Seen {
     });
     // The name of a filter is whoever's who made it; its program is not.
     let told = |line: &str| {
-        let from = ["direct-action", "mirred"].iter().find_map(|word| line.find(word));
+        let from = ["direct-action", "mirred"]
+            .iter()
+            .find_map(|word| line.find(word));
         from.map(|at| line[at..].to_owned())
     };
     Seen {
         qdiscs: lasting(&show("qdisc")),
         classes: lasting(&show("class")),
-        filters: filters.iter().flat_map(|text| text.lines()).filter_map(told).collect(),
+        filters: filters
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(told)
+            .collect(),
         has_xdp: namespace
             .ip(&format!("link show dev {device}"))
             .unwrap()
@@ -42,7 +48,9 @@ fn lasting(text: &str) -> String {
     let word = |word: &str| {
         // Four digits are the kernel's own choice, but for clsact's.
         let counted = word.len() == 5 && word.ends_with(':') && word != "ffff:";
-        let bytes = word.strip_suffix('b').and_then(|digits| digits.parse::<f64>().ok());
+        let bytes = word
+            .strip_suffix('b')
+            .and_then(|digits| digits.parse::<f64>().ok());
         match bytes {
             _ if counted => "auto:".to_owned(),
             // tc counts bursts in whole microseconds, and rounds down once more where it shows them.
@@ -52,7 +60,12 @@ fn lasting(text: &str) -> String {
     };
     let mut lines: Vec<String> = text
         .lines()
-        .map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" "))
+        .map(|line| {
+            line.split_whitespace()
+                .map(word)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
         .collect();
     lines.sort();
     lines.join("\n")
@@ -68,9 +81,12 @@ fn by_hand(namespace: &Namespace, script: &str) {
 fn compare(options: &[&str], before_it: &str) {
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
-    bed.server.ip("link add spare type veth peer name spare-end").unwrap();
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
     // The commands name pinned programs.
-    site.call(&["up", "spare", "--rate", "1mbit", "--egress-hook", "clsact"]).expect(0);
+    site.call(&["up", "spare", "--rate", "1mbit", "--egress-hook", "clsact"])
+        .expect(0);
     by_hand(&bed.server, before_it);
     let names = || {
         let links = bed.server.ip("-br link").unwrap();
@@ -80,7 +96,11 @@ fn compare(options: &[&str], before_it: &str) {
     let (before, links) = (look(&bed.server, UPLINK), names());
     let all = [&["up", UPLINK, "--egress-hook", "clsact"], options].concat();
     let dry = site.call(&[&all[..], &["--dry-run"]].concat()).expect(0);
-    assert_eq!(look(&bed.server, UPLINK), before, "a dry run has done something");
+    assert_eq!(
+        look(&bed.server, UPLINK),
+        before,
+        "a dry run has done something"
+    );
     assert_eq!(site.status()["interfaces"].as_array().unwrap().len(), 1);
     assert_eq!(names(), links);
 
@@ -93,7 +113,9 @@ fn compare(options: &[&str], before_it: &str) {
     assert_ne!(hand, before);
     let xdp_off = format!("ip link set dev {UPLINK} xdp off; tc qdisc del dev {UPLINK} clsact");
     by_hand(&bed.server, &xdp_off);
-    bed.server.tc(&format!("qdisc del dev {UPLINK} root")).unwrap();
+    bed.server
+        .tc(&format!("qdisc del dev {UPLINK} root"))
+        .unwrap();
     if let Some((_, device)) = &hand_device {
         bed.server.ip(&format!("link del {device}")).unwrap();
     }
@@ -128,13 +150,16 @@ fn the_plan_puts_an_administrators_qdisc_aside_only_when_told() {
     if !privileged() {
         return;
     }
-    let tbf = format!("tc qdisc add dev {UPLINK} root handle 5: tbf rate 80mbit burst 64kb latency 50ms");
+    let tbf =
+        format!("tc qdisc add dev {UPLINK} root handle 5: tbf rate 80mbit burst 64kb latency 50ms");
     compare(&["--rate", "1.5gbit", "--replace"], &tbf);
     let bed = Bed::host().unwrap();
     let site = Site::new(&bed.server);
     by_hand(&bed.server, &tbf);
     site.up(&["--dry-run"]).expect(5).says("--replace");
-    site.call(&["up", UPLINK, "--dry-run"]).expect(0).says("stays as it is");
+    site.call(&["up", UPLINK, "--dry-run"])
+        .expect(0)
+        .says("stays as it is");
     site.assert_no_trace();
 }
 
@@ -148,7 +173,11 @@ fn a_plan_that_would_fail_fails_as_up_does() {
     let same = |arguments: &[&str]| {
         let real = site.call(arguments);
         let dry = site.call(&[arguments, &["--dry-run"]].concat());
-        assert_eq!((dry.code, &dry.stderr), (real.code, &real.stderr), "{arguments:?}");
+        assert_eq!(
+            (dry.code, &dry.stderr),
+            (real.code, &real.stderr),
+            "{arguments:?}"
+        );
         assert_ne!(real.code, Some(0));
     };
     same(&["up", "absent", "--rate", "1mbit"]);
@@ -174,7 +203,15 @@ fn the_plan_of_what_is_up_names_only_the_change_and_run_has_one_too() {
     by_hand(&bed.server, &change.stdout);
     assert!(look(&bed.server, UPLINK).classes.contains("rate 50Mbit"));
     let plan = site
-        .call(&["run", UPLINK, "--rate", "50mbit", "--dry-run", "--format", "json"])
+        .call(&[
+            "run",
+            UPLINK,
+            "--rate",
+            "50mbit",
+            "--dry-run",
+            "--format",
+            "json",
+        ])
         .expect(0)
         .json();
     assert_eq!(plan["schema"], 1);

@@ -138,7 +138,11 @@ fn observe(interface: &str, datapath: &Datapath, before: &Settings) -> Result<bo
         return Ok(false);
     }
     datapath.set_act(Act::Observe)?;
-    info!(interface, what = "packets are watched and left alone", "acts set");
+    info!(
+        interface,
+        what = "packets are watched and left alone",
+        "acts set"
+    );
     Ok(true)
 }
 

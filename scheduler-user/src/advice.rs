@@ -1,10 +1,6 @@
 //! What scheduling would have meant for what was seen: advice before anything acts.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use scheduler_common::{features::Feature, sample::Hook};
 use serde::{Deserialize, Serialize};
@@ -78,9 +74,8 @@ impl Advice {
     pub fn of(rows: &[Row], model: Option<&Model>, limits: &JudgeLimits) -> Option<Self> {
         let mut fresh = split(rows, limits).held_out;
         fresh.retain(|row| {
-            let learned = |model: &Model| {
-                (model.data.from_ns..=model.data.to_ns).contains(&row.time_ns)
-            };
+            let learned =
+                |model: &Model| (model.data.from_ns..=model.data.to_ns).contains(&row.time_ns);
             row.hook == Hook::Egress && !model.is_some_and(learned)
         });
         let traffic = Traffic::of(&fresh).latest(limits.max_messages);
@@ -271,7 +266,10 @@ mod tests {
         assert_eq!(names, ["tcp 443", "tcp 80"]);
         let short = &advice.services[1].comparison;
         let slowdown = |replay: &Replay| replay.all.mean_slowdown;
-        assert!(slowdown(&short.learned.unwrap()) < slowdown(&short.fifo) / 2.0, "{short:?}");
+        assert!(
+            slowdown(&short.learned.unwrap()) < slowdown(&short.fifo) / 2.0,
+            "{short:?}"
+        );
         let messages: u64 = advice.services.iter().map(|it| it.messages).sum();
         assert_eq!(messages, advice.messages);
         assert_eq!(advice.all.fifo.all.messages, advice.messages);
@@ -296,6 +294,9 @@ mod tests {
             .because(false, "too few");
         advice.save(&path).unwrap();
         let read = Advice::load(&path).unwrap().unwrap();
-        assert_eq!((read.messages, read.reason), (advice.messages, advice.reason));
+        assert_eq!(
+            (read.messages, read.reason),
+            (advice.messages, advice.reason)
+        );
     }
 }

@@ -18,9 +18,7 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
     /// Look whether a configuration is right; an error tells line and column.
-    #[command(
-        after_help = "Examples:\n  treeline config check\n  treeline config check new.toml"
-    )]
+    #[command(after_help = "Examples:\n  treeline config check\n  treeline config check new.toml")]
     Check(FileArgs),
     /// Print what comes of the configuration and the environment together.
     #[command(after_help = "Example:\n  TREELINE_INTERFACE_ETH0_RATE=50mbit treeline config show")]
@@ -65,9 +63,15 @@ pub(super) fn run(format: Format, verb: &ConfigVerb) -> anyhow::Result<()> {
         }),
         (ConfigVerb::Check(_), Format::Text) => {
             let names: Vec<&str> = interfaces.iter().map(|name| name.as_str()).collect();
-            print(&format!("{} is right: {}", args.file.display(), names.join(", ")));
+            print(&format!(
+                "{} is right: {}",
+                args.file.display(),
+                names.join(", ")
+            ));
             for name in absent {
-                print(&format!("but there is no interface {name} now, and `treeline run` needs it"));
+                print(&format!(
+                    "but there is no interface {name} now, and `treeline run` needs it"
+                ));
             }
             Ok(())
         }
@@ -106,7 +110,11 @@ impl Job {
         let mut interfaces = Vec::new();
         for (name, interface) in &config.interface {
             let how = uplink_args(config, interface);
-            let wanted = if observes { how.observed() } else { how.wanted() };
+            let wanted = if observes {
+                how.observed()
+            } else {
+                how.wanted()
+            };
             wanted
                 .check(name)
                 .map_err(|error| contradicts(format!("[interface.{name}]: {error}")))?;
@@ -118,7 +126,10 @@ impl Job {
         let sample_one_in = parse_one_in(&one_in.to_string())
             .map_err(|why| contradicts(format!("sample-one-in: {why}")))?;
         // The slowest link is the one that a model must help.
-        let rates = config.interface.values().filter_map(|it| Some(it.rate.as_ref()?.value.0));
+        let rates = config
+            .interface
+            .values()
+            .filter_map(|it| Some(it.rate.as_ref()?.value.0));
         let observe = observes.then(|| Observe {
             rate_bps: rates.min(),
         });
@@ -126,7 +137,10 @@ impl Job {
             interfaces,
             model: uplink_args(config, &Interface::default()).model,
             options: Options {
-                train_every: agent.train_every.as_ref().map_or(defaults.train_every, |it| it.value.0),
+                train_every: agent
+                    .train_every
+                    .as_ref()
+                    .map_or(defaults.train_every, |it| it.value.0),
                 min_samples: agent.min_samples.unwrap_or(defaults.min_samples),
                 canary_rows: agent.canary_rows.unwrap_or(defaults.canary_rows),
                 sample_one_in,
@@ -195,25 +209,39 @@ mod tests {
         let longs = up.get_arguments().filter_map(clap::Arg::get_long);
         for long in longs.filter(|long| !["dry-run", "instance", "format", "help"].contains(long)) {
             let key = format!("{long} = ");
-            assert!(example.contains(&key), "{long} is no key of the configuration");
+            assert!(
+                example.contains(&key),
+                "{long} is no key of the configuration"
+            );
         }
     }
 
     #[test]
     fn what_contradicts_itself_names_the_interface() {
         let path = Path::new("config.toml");
-        let config: Config =
-            toml::from_str("[interface.eth0]\nqdisc = \"htb\"\n").unwrap();
+        let config: Config = toml::from_str("[interface.eth0]\nqdisc = \"htb\"\n").unwrap();
         let error = Job::of(path, &config).unwrap_err().to_string();
-        assert!(error.contains("[interface.eth0]") && error.contains("--rate"), "{error}");
+        assert!(
+            error.contains("[interface.eth0]") && error.contains("--rate"),
+            "{error}"
+        );
         let config: Config = toml::from_str(
             "[agent]\nobserve = true\nsample-one-in = 4\n[interface.a]\nrate = \"2mbit\"\n[interface.b]\nrate = \"1mbit\"\n",
         )
         .unwrap();
         let job = Job::of(path, &config).unwrap();
-        assert!(job.interfaces.iter().all(|(_, wanted)| wanted.observe && wanted.rate_bps.is_none()));
+        assert!(
+            job.interfaces
+                .iter()
+                .all(|(_, wanted)| wanted.observe && wanted.rate_bps.is_none())
+        );
         assert_eq!(job.options.observe.unwrap().rate_bps, Some(1_000_000));
         let config: Config = toml::from_str("[agent]\nsample-one-in = 3\n").unwrap();
-        assert!(Job::of(path, &config).unwrap_err().to_string().contains("power of two"));
+        assert!(
+            Job::of(path, &config)
+                .unwrap_err()
+                .to_string()
+                .contains("power of two")
+        );
     }
 }

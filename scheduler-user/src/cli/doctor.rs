@@ -33,7 +33,10 @@ pub(super) fn run(instance: &Instance, format: Format, args: &DoctorArgs) -> any
         Format::Text => print(&text(&report)),
     }
     if report.verdict == Verdict::Fail {
-        let failed = report.checks.iter().filter(|it| it.verdict == Verdict::Fail);
+        let failed = report
+            .checks
+            .iter()
+            .filter(|it| it.verdict == Verdict::Fail);
         let names: Vec<&str> = failed.map(|check| check.name).collect();
         return Err(NotFit(names.join(", ")).into());
     }
@@ -52,7 +55,10 @@ fn text(report: &Report) -> String {
     }
     let warnings = report.count(Verdict::Warn);
     let (style, text) = match report.verdict {
-        Verdict::Ok => (paint::GOOD, "treeline runs here, with all it has".to_owned()),
+        Verdict::Ok => (
+            paint::GOOD,
+            "treeline runs here, with all it has".to_owned(),
+        ),
         Verdict::Warn => (
             paint::DOUBTFUL,
             format!("treeline runs here; {warnings} things could be better"),

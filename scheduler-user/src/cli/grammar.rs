@@ -8,7 +8,24 @@ use super::acts;
 use crate::qdisc;
 
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
-    qdisc::parse_rate(text).map_err(|error| error.to_string())
+    qdisc::parse_rate(text).map_err(|error| match meant(text) {
+        Some(rate) => format!("{error}; did you mean `{rate}`?"),
+        None => error.to_string(),
+    })
+}
+
+/// What somebody meant who wrote `100m`, `100mb`, `100Mbit/s` or `100 mbits`.
+fn meant(text: &str) -> Option<String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = lower.split_at(number);
+    let prefix = unit
+        .trim_start()
+        .chars()
+        .next()
+        .filter(|c| "kmgt".contains(*c))?;
+    let rate = format!("{number}{prefix}bit");
+    qdisc::parse_rate(&rate).ok().map(|_bps| rate)
 }
 
 pub(crate) fn period(text: &str) -> Result<Duration, String> {
@@ -33,4 +50,23 @@ pub(crate) fn queues(text: &str) -> Result<[u16; BANDS], String> {
 
 pub(crate) fn priorities(text: &str) -> Result<[u32; BANDS], String> {
     acts::parse_priorities(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_that_is_nearly_one_says_what_was_meant() {
+        for text in ["100m", "100mb", "100Mbit/s", "100 mbits", "100M"] {
+            let error = rate(text).unwrap_err();
+            assert!(
+                error.ends_with("did you mean `100mbit`?"),
+                "{text}: {error}"
+            );
+        }
+        assert!(!rate("fast").unwrap_err().contains("mean"));
+        assert!(!rate("m").unwrap_err().contains("mean"));
+        assert_eq!(rate("1.5gbit"), Ok(1_500_000_000));
+    }
 }

@@ -8,10 +8,12 @@ mod explain;
 pub(crate) mod grammar;
 mod ingress;
 mod logs;
+mod manual;
 mod model;
 mod observe;
 mod paint;
 mod plan;
+mod progress;
 mod record;
 mod replay;
 mod run;
@@ -28,15 +30,15 @@ use self::acts::ActArgs;
 pub use self::exit::Exit;
 use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
-    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
-    replay::ReplayArgs, train::TrainArgs,
+    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
+    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
     acts::Acts,
     datapath::{EgressChoice, Order},
     ingress::Ingress,
     instance::Instance,
-    qdisc::{self, LeafChoice, RootChoice},
+    qdisc::{LeafChoice, RootChoice},
     record::DEFAULT_MAX_ROWS,
     uplink::{ModelChoice, Wanted},
 };
@@ -90,11 +92,9 @@ enum Verb {
     ///
     /// Ends on SIGINT or SIGTERM. The programs stay attached and schedule on with the last good model;
     /// `treeline down` removes them.
-    #[command(
-        after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
+    #[command(after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
                       treeline run                                 what /etc/treeline/config.toml says\n  \
-                      treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth"
-    )]
+                      treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth")]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
     #[command(
@@ -158,11 +158,27 @@ enum Verb {
     /// Check and show the configuration that `run` reads.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  treeline completions bash > /etc/bash_completion.d/treeline"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages and the reference of the command line.
+    #[command(
+        hide = true,
+        after_help = "Example:\n  treeline manual --man man --markdown docs/cli.md"
+    )]
+    Manual(ManualArgs),
     /// Look whether treeline can work here: kernel, rights, qdiscs, interfaces; what to do where it can't.
     ///
     /// Everything is tried for real, where it disturbs nobody, and nothing is changed. Ends with 0 if treeline can work, also with
     /// warnings, and with 1 if something that it needs is missing.
-    #[command(after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json")]
+    #[command(
+        after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json"
+    )]
     Doctor(DoctorArgs),
     /// Show what the agent did and why.
     #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
@@ -399,6 +415,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
         Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Completions { shell } => {
+            manual::completions(shell);
+            Ok(())
+        }
+        Verb::Manual(args) => manual::write(&args),
         Verb::Config(verb) => config::run(format, &verb),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),

@@ -113,7 +113,11 @@ fn line(name: &str, of: &Comparison, figures: impl Fn(&Replay) -> Figures) -> St
     let [fifo, aging] = [&of.fifo, &of.aging].map(|replay| figures(replay).mean_fct_ms);
     let learned = of.learned.as_ref().map(|it| figures(it).mean_fct_ms);
     let scheduled = learned.unwrap_or(aging);
-    let gain = if scheduled > 0.0 { fifo / scheduled } else { 1.0 };
+    let gain = if scheduled > 0.0 {
+        fifo / scheduled
+    } else {
+        1.0
+    };
     format!(
         "  {name:<18} {:>9} {fifo:>11.2} {aging:>10.2} {:>10} {gain:>8.2}x",
         figures(&of.fifo).messages,

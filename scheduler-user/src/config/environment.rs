@@ -14,7 +14,13 @@ const AGENT: [&str; 6] = [
     "metrics",
 ];
 const SCHEDULING: [&str; 7] = [
-    "model", "flows", "inner", "dscp", "pace", "queues", "priorities",
+    "model",
+    "flows",
+    "inner",
+    "dscp",
+    "pace",
+    "queues",
+    "priorities",
 ];
 const INTERFACE: [&str; 10] = [
     "rate",
@@ -36,10 +42,7 @@ struct Override {
 }
 
 /// The configuration with the variables that concern it.
-pub(super) fn over(
-    config: Config,
-    variables: &[(String, String)],
-) -> Result<Config, ConfigError> {
+pub(super) fn over(config: Config, variables: &[(String, String)]) -> Result<Config, ConfigError> {
     let known = overrides(&config);
     let mut config = config;
     for (name, text) in variables {
@@ -57,7 +60,9 @@ pub(super) fn over(
             let names = known.iter().map(|known| known.variable.as_str());
             let meant = nearest(name, names)
                 .map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
-            return Err(wrong(format!("it stands for no key of the configuration{meant}")));
+            return Err(wrong(format!(
+                "it stands for no key of the configuration{meant}"
+            )));
         };
         // One by one, so that an error can name its variable.
         let mut table = Table::try_from(&config).map_err(|error| wrong(error.to_string()))?;
@@ -72,7 +77,11 @@ fn overrides(config: &Config) -> Vec<Override> {
     let of = |section: &[&str], keys: &[&str]| -> Vec<Override> {
         keys.iter()
             .map(|key| {
-                let path: Vec<String> = section.iter().chain([key]).map(|&it| it.to_owned()).collect();
+                let path: Vec<String> = section
+                    .iter()
+                    .chain([key])
+                    .map(|&it| it.to_owned())
+                    .collect();
                 Override {
                     variable: format!("TREELINE_{}", variable(&path.join("_"))),
                     path,
@@ -90,7 +99,13 @@ fn overrides(config: &Config) -> Vec<Override> {
 
 /// As a shell takes it for a name.
 fn variable(text: &str) -> String {
-    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let letter = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_uppercase()
+        } else {
+            '_'
+        }
+    };
     text.chars().map(letter).collect()
 }
 

@@ -14,7 +14,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::value::{Choice, Dscp, FromText, ModelName, Pace, Period, Priorities, Queues, Rate, Text};
+pub use self::value::{
+    Choice, Dscp, FromText, ModelName, Pace, Period, Priorities, Queues, Rate, Text,
+};
 use crate::{
     cli::Leaf,
     datapath::{EgressChoice, Order},
@@ -161,11 +163,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 }
 
 /// The same from a text.
-fn read(
-    path: &Path,
-    text: &str,
-    variables: Vec<(String, String)>,
-) -> Result<Config, ConfigError> {
+fn read(path: &Path, text: &str, variables: Vec<(String, String)>) -> Result<Config, ConfigError> {
     let at = |error: &toml::de::Error| wrong(path, text, error);
     let config: Config = toml::from_str(text).map_err(|error| at(&error))?;
     let config = environment::over(config, &variables)?;
@@ -187,8 +185,16 @@ fn wrong(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     if let Some(meant) = meant(&message, text, span.clone()) {
         message.push_str(&format!("; did you mean `{meant}`?"));
     }
-    let marks = "^".repeat(text.get(span).map_or(1, |at| at.lines().next().map_or(1, str::len)).max(1));
-    message.push_str(&format!("\n  | {line_text}\n  | {:1$}{marks}", "", column - 1));
+    let marks = "^".repeat(
+        text.get(span)
+            .map_or(1, |at| at.lines().next().map_or(1, str::len))
+            .max(1),
+    );
+    message.push_str(&format!(
+        "\n  | {line_text}\n  | {:1$}{marks}",
+        "",
+        column - 1
+    ));
     ConfigError::Wrong {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
@@ -206,7 +212,7 @@ fn meant(message: &str, text: &str, span: Range<usize>) -> Option<String> {
 }
 
 /// The name that somebody may have meant.
-pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn nearest<'a, I: Iterator<Item = &'a str>>(typed: &str, names: I) -> Option<String> {
     /// Less alike is no typing error.
     const ALIKE: f64 = 0.75;
     names
@@ -233,8 +239,9 @@ mod tests {
     /// The example with every key that is commented out.
     fn everything() -> String {
         let is_key = |line: &str| {
-            line.strip_prefix("#")
-                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = "))
+            line.strip_prefix("#").is_some_and(|rest| {
+                rest.starts_with(|c: char| c.is_ascii_lowercase()) && rest.contains(" = ")
+            })
         };
         let lines = EXAMPLE
             .lines()
@@ -272,13 +279,25 @@ mod tests {
     fn errors_name_line_and_column_and_what_was_meant() {
         let error = |text: &str| parse(text, &[]).unwrap_err().to_string();
         let rate = error("[interface.eth0]\nrate = \"fast\"\n");
-        assert!(rate.starts_with("config.toml:2:8: `fast` is not a rate"), "{rate}");
-        assert!(rate.contains("100mbit") && rate.contains("^^^^^^"), "{rate}");
+        assert!(
+            rate.starts_with("config.toml:2:8: `fast` is not a rate"),
+            "{rate}"
+        );
+        assert!(
+            rate.contains("100mbit") && rate.contains("^^^^^^"),
+            "{rate}"
+        );
         let key = error("[agent]\n  train-evry = \"1min\"\n");
-        assert!(key.starts_with("config.toml:2:3: unknown field `train-evry`"), "{key}");
+        assert!(
+            key.starts_with("config.toml:2:3: unknown field `train-evry`"),
+            "{key}"
+        );
         assert!(key.contains("did you mean `train-every`?"), "{key}");
         let kind = error("[interface.eth0]\nqdisc = \"htbb\"\n");
-        assert!(kind.contains(":2:9:") && kind.contains("did you mean `htb`?"), "{kind}");
+        assert!(
+            kind.contains(":2:9:") && kind.contains("did you mean `htb`?"),
+            "{kind}"
+        );
         let torn = error("[interface.eth0\n");
         assert!(torn.starts_with("config.toml:1:16:"), "{torn}");
         let kind = error("[interface.eth0]\nreplace = \"yes\"\n");
@@ -302,16 +321,26 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(config.interface["eth0"].rate.as_ref().unwrap().value.0, 2_000_000);
+        assert_eq!(
+            config.interface["eth0"].rate.as_ref().unwrap().value.0,
+            2_000_000
+        );
         let second = config.interface["eth0.5"].ingress_rate.as_ref().unwrap();
         assert_eq!(second.value.0, 3_000_000);
         assert_eq!(config.agent.min_samples, Some(7));
         assert_eq!(config.agent.train_every.unwrap().value.0.as_secs(), 30);
         assert_eq!(config.scheduling.inner, Some(true));
-        let wrong = |name: &str, value: &str| parse(text, &[(name, value)]).unwrap_err().to_string();
+        let wrong =
+            |name: &str, value: &str| parse(text, &[(name, value)]).unwrap_err().to_string();
         let rate = wrong("TREELINE_INTERFACE_ETH0_RATE", "fast");
-        assert!(rate.contains("TREELINE_INTERFACE_ETH0_RATE") && rate.contains("100mbit"), "{rate}");
+        assert!(
+            rate.contains("TREELINE_INTERFACE_ETH0_RATE") && rate.contains("100mbit"),
+            "{rate}"
+        );
         let typo = wrong("TREELINE_AGENT_TRAIN_EVRY", "1s");
-        assert!(typo.contains("did you mean `TREELINE_AGENT_TRAIN_EVERY`?"), "{typo}");
+        assert!(
+            typo.contains("did you mean `TREELINE_AGENT_TRAIN_EVERY`?"),
+            "{typo}"
+        );
     }
 }

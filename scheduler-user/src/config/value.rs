@@ -162,7 +162,10 @@ impl<T: ValueEnum> FromText for Choice<T> {
                 .iter()
                 .filter_map(ValueEnum::to_possible_value)
                 .collect();
-            let names: Vec<&str> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
+            let names: Vec<&str> = values
+                .iter()
+                .map(clap::builder::PossibleValue::get_name)
+                .collect();
             let meant = nearest(text, names.iter().copied())
                 .map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
             format!("`{text}` is none of {}{meant}", names.join(", "))

@@ -136,7 +136,8 @@ fn programs(
         }
         Err(error) => {
             let causes = causes(&error);
-            let remedy = "use kernel 6.1 or later with BTF; if this is one, report it with this text";
+            let remedy =
+                "use kernel 6.1 or later with BTF; if this is one, report it with this text";
             return vec![Check::fail("programs", causes, remedy)];
         }
     };
@@ -189,7 +190,11 @@ fn qdiscs(ability: Result<Ability, String>) -> Vec<Check> {
         Ok(ability) => ability,
         Err(why) => {
             let remedy = "run as root: `sudo treeline doctor`";
-            return vec![Check::fail("qdiscs", format!("could not be tried: {why}"), remedy)];
+            return vec![Check::fail(
+                "qdiscs",
+                format!("could not be tried: {why}"),
+                remedy,
+            )];
         }
     };
     let have = kinds.join(", ");
@@ -309,7 +314,10 @@ mod tests {
         assert_eq!(rights(&[]).verdict, Verdict::Ok);
         let check = rights(&NEEDED[..1]);
         assert_eq!(check.verdict, Verdict::Fail);
-        assert!(check.found.contains("CAP_BPF (to load programs)"), "{check:?}");
+        assert!(
+            check.found.contains("CAP_BPF (to load programs)"),
+            "{check:?}"
+        );
     }
 
     #[test]

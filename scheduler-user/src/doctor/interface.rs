@@ -99,7 +99,10 @@ async fn root(ifindex: u32, record: Option<&Record>) -> Check {
         RootOwner::Kernel if mapping.priorities.is_some() => Check::ok("root", mapping.described),
         RootOwner::Kernel => Check::ok(
             "root",
-            format!("{}, the kernel's default: `--rate` puts a queue there that sorts", mapping.kind),
+            format!(
+                "{}, the kernel's default: `--rate` puts a queue there that sorts",
+                mapping.kind
+            ),
         ),
         RootOwner::Administrator { kind, handle } => {
             let stands = format!("{kind} {handle}, set by an administrator");
@@ -128,7 +131,10 @@ fn xdp(name: &str, card: &Card, record: Option<&Record>) -> Check {
             "xdp",
             format!(
                 "program {} has the place: egress is scheduled all the same, and what comes in is unknown to the model",
-                name_of(id).map_or_else(|| format!("number {id}"), |name| format!("{name} (number {id})"))
+                name_of(id).map_or_else(
+                    || format!("number {id}"),
+                    |name| format!("{name} (number {id})")
+                )
             ),
             format!("ip link set dev {name} xdp off, if it is not needed"),
         ),
@@ -137,7 +143,10 @@ fn xdp(name: &str, card: &Card, record: Option<&Record>) -> Check {
             "xdp",
             "not in the driver: ingress is observed in the stack, for some more cycles a packet",
         ),
-        (None, None) => Check::ok("xdp", "free; this kernel does not say whether the driver has it"),
+        (None, None) => Check::ok(
+            "xdp",
+            "free; this kernel does not say whether the driver has it",
+        ),
     }
 }
 
@@ -151,7 +160,9 @@ fn name_of(id: u32) -> Option<String> {
 /// Packets that the stack makes large and the card cuts: the qdisc can't get between their parts.
 fn super_packets(name: &str, card: &Card, rate_bps: Option<u64>) -> Check {
     let offloads = ["tx-tcp-segmentation", "tx-generic-segmentation"];
-    let made = offloads.iter().any(|offload| card.has(offload) != Some(false));
+    let made = offloads
+        .iter()
+        .any(|offload| card.has(offload) != Some(false));
     if !made {
         return Check::ok("gso", "packets are sent as they are on the wire");
     }
@@ -306,7 +317,12 @@ mod tests {
         };
         let check = xdp("eth0", &taken, None);
         assert_eq!(check.verdict, Verdict::Warn);
-        assert!(check.remedy.unwrap().contains("ip link set dev eth0 xdp off"));
+        assert!(
+            check
+                .remedy
+                .unwrap()
+                .contains("ip link set dev eth0 xdp off")
+        );
         assert_eq!(xdp("eth0", &card(&[]), None).verdict, Verdict::Ok);
     }
 }

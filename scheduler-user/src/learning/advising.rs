@@ -11,7 +11,13 @@ use super::{
     mind::Needs,
 };
 use crate::{
-    advice::Advice, agent::{Options, set_sampling}, canary::Canary, datapath::Datapath, instance::Instance, model::Model, simulate::Within,
+    advice::Advice,
+    agent::{Options, set_sampling},
+    canary::Canary,
+    datapath::Datapath,
+    instance::Instance,
+    model::Model,
+    simulate::Within,
     training::JudgeLimits,
 };
 
@@ -35,7 +41,12 @@ impl Learner {
 
     /// By the rate that was named where nothing is shaped yet, else by what stands on the interfaces.
     pub(super) fn limits(&self) -> JudgeLimits {
-        match self.options.observe.as_ref().map(|observe| observe.rate_bps) {
+        match self
+            .options
+            .observe
+            .as_ref()
+            .map(|observe| observe.rate_bps)
+        {
             Some(Some(rate_bps)) => JudgeLimits::of_rate(rate_bps),
             _ => limits(&self.instance),
         }
@@ -43,7 +54,11 @@ impl Learner {
 
     /// The model that would act: the running one, or the candidate in the shadow.
     pub(super) fn observed_model(&self) -> Option<Arc<Model>> {
-        let shadow = || Some(Arc::new(Model::clone(self.mind.canary.as_ref().map(Canary::model)?)));
+        let shadow = || {
+            Some(Arc::new(Model::clone(
+                self.mind.canary.as_ref().map(Canary::model)?,
+            )))
+        };
         self.mind.running.clone().or_else(shadow)
     }
 
@@ -52,7 +67,12 @@ impl Learner {
         let Some(advice) = advice else {
             return;
         };
-        let slowdown = advice.all.learned.unwrap_or(advice.all.aging).all.mean_slowdown;
+        let slowdown = advice
+            .all
+            .learned
+            .unwrap_or(advice.all.aging)
+            .all
+            .mean_slowdown;
         info!(
             messages = advice.messages,
             fifo = advice.all.fifo.all.mean_slowdown,

@@ -63,7 +63,9 @@ impl Cycle {
             _ => Advice::of(rows, acting, limits).map(|advice| {
                 let accepted = acting.is_some();
                 let reason = match acting {
-                    Some(model) => format!("the judge has accepted generation {}", model.generation),
+                    Some(model) => {
+                        format!("the judge has accepted generation {}", model.generation)
+                    }
                     None => "too little was seen to learn from".to_owned(),
                 };
                 advice.because(accepted, &reason)

@@ -12,7 +12,11 @@ use std::{
 };
 
 use scheduler_common::sample::Sample;
-use tokio::{sync::{mpsc, watch}, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 

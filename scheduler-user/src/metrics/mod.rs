@@ -122,10 +122,14 @@ async fn answer(
         }
     };
     let accepts = request.headers().get(ACCEPT);
-    let open = accepts.is_some_and(|value| value.to_str().is_ok_and(|it| it.contains(OPEN_METRICS)));
+    let open =
+        accepts.is_some_and(|value| value.to_str().is_ok_and(|it| it.contains(OPEN_METRICS)));
     let body = text::encode(&status);
     let (kind, body) = if open {
-        (format!("{OPEN_METRICS}; version=1.0.0; charset=utf-8"), body)
+        (
+            format!("{OPEN_METRICS}; version=1.0.0; charset=utf-8"),
+            body,
+        )
     } else {
         let kind = "text/plain; version=0.0.4; charset=utf-8".to_owned();
         (kind, text::in_older_form(&body))

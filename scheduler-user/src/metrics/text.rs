@@ -34,17 +34,24 @@ pub(super) fn encode(status: &Status) -> String {
     let mut registry = Registry::with_prefix("treeline");
     let version = ("version", env!("CARGO_PKG_VERSION"));
     let abi = status.abi_version.to_string();
-    let build = Info::new(vec![version, ("abi_version", abi.as_str())]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect::<Vec<_>>());
-    registry.register("build", "Version of the agent and of the programs' interface", build);
+    let build = Info::new(
+        vec![version, ("abi_version", abi.as_str())]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect::<Vec<_>>(),
+    );
+    registry.register(
+        "build",
+        "Version of the agent and of the programs' interface",
+        build,
+    );
     state(&mut registry, status);
     events(&mut registry, status);
     interfaces(&mut registry, status);
     let mut body = String::new();
-    // Writing to a string can't fail.
-    drop(text::encode(&mut body, &registry));
+    if text::encode(&mut body, &registry).is_err() {
+        tracing::error!("the metrics can't be written as text");
+    }
     body
 }
 
@@ -85,7 +92,9 @@ fn state(registry: &mut Registry, status: &Status) {
         registry,
         "model_trained_on_samples",
         "Labelled samples that the acting model has learned from",
-        model.and_then(|model| model.trained_on_samples).unwrap_or(0),
+        model
+            .and_then(|model| model.trained_on_samples)
+            .unwrap_or(0),
     );
     let classified: Counter = Counter::default();
     classified.inc_by(model.map_or(0, |model| model.packets));
@@ -114,7 +123,11 @@ fn events(registry: &mut Registry, status: &Status) {
         let event = (*event).to_owned();
         events.get_or_create(&OfEvent { event }).inc_by(*count);
     }
-    registry.register("events", "What the kernel programs have counted, by kind", events);
+    registry.register(
+        "events",
+        "What the kernel programs have counted, by kind",
+        events,
+    );
 }
 
 #[derive(Default)]
@@ -137,8 +150,12 @@ impl Bands {
             self.bytes.get_or_create(&of).inc_by(stats.bytes);
             self.packets.get_or_create(&of).inc_by(stats.packets);
             self.drops.get_or_create(&of).inc_by(stats.drops);
-            self.waiting_bytes.get_or_create(&of).set(level(stats.backlog_bytes));
-            self.waiting_packets.get_or_create(&of).set(level(stats.backlog_packets));
+            self.waiting_bytes
+                .get_or_create(&of)
+                .set(level(stats.backlog_bytes));
+            self.waiting_packets
+                .get_or_create(&of)
+                .set(level(stats.backlog_packets));
         }
     }
 }
@@ -161,17 +178,28 @@ fn interfaces(registry: &mut Registry, status: &Status) {
         up.get_or_create(&of(name)).set(i64::from(*present));
         let bytes_per_second = |bps: u64| i64::try_from(bps / 8).unwrap_or(i64::MAX);
         if let Some(rate_bps) = rate_bps {
-            rate.get_or_create(&of(name)).set(bytes_per_second(*rate_bps));
+            rate.get_or_create(&of(name))
+                .set(bytes_per_second(*rate_bps));
         }
         bands.add(name, &it.bands);
         if let Some(downlink) = downlink {
-            rate.get_or_create(&of(&downlink.device)).set(bytes_per_second(downlink.rate_bps));
+            rate.get_or_create(&of(&downlink.device))
+                .set(bytes_per_second(downlink.rate_bps));
             bands.add(&downlink.device, &downlink.bands);
         }
     }
-    registry.register("interface_up", "1 if the interface is there, 0 if it is gone", up);
+    registry.register(
+        "interface_up",
+        "1 if the interface is there, 0 if it is gone",
+        up,
+    );
     let per_second = Unit::Other("bytes_per_second".to_owned());
-    registry.register_with_unit("interface_rate", "Rate that it is shaped to", per_second, rate);
+    registry.register_with_unit(
+        "interface_rate",
+        "Rate that it is shaped to",
+        per_second,
+        rate,
+    );
     let Bands {
         bytes,
         packets,
@@ -179,11 +207,29 @@ fn interfaces(registry: &mut Registry, status: &Status) {
         waiting_bytes,
         waiting_packets,
     } = bands;
-    registry.register_with_unit("band_sent", "Bytes that a band has sent", Unit::Bytes, bytes);
+    registry.register_with_unit(
+        "band_sent",
+        "Bytes that a band has sent",
+        Unit::Bytes,
+        bytes,
+    );
     registry.register("band_sent_packets", "Packets that a band has sent", packets);
-    registry.register("band_dropped_packets", "Packets that a band has dropped", drops);
-    registry.register_with_unit("band_backlog", "Bytes that wait in a band", Unit::Bytes, waiting_bytes);
-    registry.register("band_backlog_packets", "Packets that wait in a band", waiting_packets);
+    registry.register(
+        "band_dropped_packets",
+        "Packets that a band has dropped",
+        drops,
+    );
+    registry.register_with_unit(
+        "band_backlog",
+        "Bytes that wait in a band",
+        Unit::Bytes,
+        waiting_bytes,
+    );
+    registry.register(
+        "band_backlog_packets",
+        "Packets that wait in a band",
+        waiting_packets,
+    );
 }
 
 /// OpenMetrics as Prometheus' older text form, where a counter's family is named as its samples are.
@@ -246,7 +292,10 @@ mod tests {
             "# TYPE treeline_build info",
             "# EOF",
         ] {
-            assert!(open.lines().any(|it| it == line), "{line} is missing:\n{open}");
+            assert!(
+                open.lines().any(|it| it == line),
+                "{line} is missing:\n{open}"
+            );
         }
         let older = in_older_form(&open);
         for line in [
@@ -255,7 +304,10 @@ mod tests {
             "# TYPE treeline_build_info gauge",
             "# TYPE treeline_model_generation gauge",
         ] {
-            assert!(older.lines().any(|it| it == line), "{line} is missing:\n{older}");
+            assert!(
+                older.lines().any(|it| it == line),
+                "{line} is missing:\n{older}"
+            );
         }
         assert!(!older.contains("# UNIT") && !older.contains("# EOF"));
     }

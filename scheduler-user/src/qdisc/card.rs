@@ -108,10 +108,7 @@ fn native_xdp(ifindex: u32) -> io::Result<Option<bool>> {
 }
 
 fn offloads(ifindex: u32) -> io::Result<Vec<String>> {
-    let which = DefaultNla::new(
-        ETHTOOL_A_HEADER_DEV_INDEX,
-        ifindex.to_ne_bytes().to_vec(),
-    );
+    let which = DefaultNla::new(ETHTOOL_A_HEADER_DEV_INDEX, ifindex.to_ne_bytes().to_vec());
     let header = DefaultNla::new(ETHTOOL_A_HEADER | NLA_F_NESTED, emit_attributes(&[which]));
     let answer = Generic::open("ethtool")?.ask(ETHTOOL_MSG_FEATURES_GET, &[header])?;
     let inside = |list: &[DefaultNla], kind| {
@@ -130,7 +127,9 @@ fn bit_name(bit: &DefaultNla) -> Option<String> {
     bit.emit_value(&mut raw);
     let parts = parse_attributes(&raw).ok()?;
     let name = find(&parts, ETHTOOL_A_BITSET_BIT_NAME)?;
-    let without_mask = parts.iter().all(|part| part.kind() <= ETHTOOL_A_BITSET_BIT_NAME);
+    let without_mask = parts
+        .iter()
+        .all(|part| part.kind() <= ETHTOOL_A_BITSET_BIT_NAME);
     let set = without_mask || find(&parts, ETHTOOL_A_BITSET_BIT_VALUE).is_some();
     let name = String::from_utf8_lossy(&name);
     set.then(|| name.trim_end_matches('\0').to_owned())
@@ -158,10 +157,7 @@ impl Generic {
         let family = find(&answer, CTRL_ATTR_FAMILY_ID)
             .and_then(|raw| Some(u16::from_ne_bytes(raw.try_into().ok()?)))
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Self {
-            family,
-            ..control
-        })
+        Ok(Self { family, ..control })
     }
 
     /// The attributes of the one answer.
@@ -237,7 +233,10 @@ mod tests {
         let card = card(1).await.unwrap();
         assert!(card.tx_queues >= 1 && card.gso_max_bytes > 1500, "{card:?}");
         if let Some(offloads) = &card.offloads {
-            assert!(offloads.iter().any(|name| name.contains("checksum")), "{card:?}");
+            assert!(
+                offloads.iter().any(|name| name.contains("checksum")),
+                "{card:?}"
+            );
             assert_eq!(card.has("no-such-offload"), Some(false));
         }
         assert_eq!(card.xdp_program, None);

@@ -61,7 +61,9 @@ fn root_command(device: &str, root: RootChoice) -> Option<String> {
         RootChoice::Keep => return None,
     };
     let handle = handle_text(ROOT_HANDLE);
-    Some(format!("tc qdisc add dev {device} root handle {handle} {options}"))
+    Some(format!(
+        "tc qdisc add dev {device} root handle {handle} {options}"
+    ))
 }
 
 fn classes(device: &str, verb: &str, plan: &Plan) -> Vec<String> {
@@ -92,10 +94,24 @@ mod tests {
         let plan = Plan::new(95_000_000);
         let commands = make("eth0", RootChoice::Htb, &plan, "pfifo");
         assert_eq!(commands.len(), 1 + 9 + 8);
-        assert_eq!(commands[0], "tc qdisc add dev eth0 root handle 7e: htb default 1 r2q 10");
-        assert!(commands[1].contains("classid 7e:ff htb rate 95mbit"), "{}", commands[1]);
-        assert!(commands[2].contains("classid 7e:1 htb rate 950kbit"), "{}", commands[2]);
-        assert_eq!(commands[17], "tc qdisc add dev eth0 parent 7e:8 pfifo limit 125");
+        assert_eq!(
+            commands[0],
+            "tc qdisc add dev eth0 root handle 7e: htb default 1 r2q 10"
+        );
+        assert!(
+            commands[1].contains("classid 7e:ff htb rate 95mbit"),
+            "{}",
+            commands[1]
+        );
+        assert!(
+            commands[2].contains("classid 7e:1 htb rate 950kbit"),
+            "{}",
+            commands[2]
+        );
+        assert_eq!(
+            commands[17],
+            "tc qdisc add dev eth0 parent 7e:8 pfifo limit 125"
+        );
         assert_eq!(change("eth0", &plan).len(), 9);
     }
 
@@ -105,7 +121,11 @@ mod tests {
         assert!(make("eth0", RootChoice::Keep, &plan, "pfifo_fast").is_empty());
         assert_eq!(make("eth0", RootChoice::Fq, &plan, "fq").len(), 1);
         let ets = make("eth0", RootChoice::Ets, &plan, "fq_codel");
-        assert!(ets[0].contains("quanta 48448 24224 12112 6056 3028 1514"), "{}", ets[0]);
+        assert!(
+            ets[0].contains("quanta 48448 24224 12112 6056 3028 1514"),
+            "{}",
+            ets[0]
+        );
         assert_eq!(ets.len(), 9);
     }
 }

@@ -38,15 +38,17 @@ pub struct Ability {
 pub fn ability() -> Result<Ability, QdiscError> {
     let op = "make a network namespace to try in";
     let broken = |source| QdiscError::Netlink { op, source };
-    let trial = thread::Builder::new().name("trial".to_owned()).spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| QdiscError::from_io(op, LOOPBACK, errno.into()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(broken)?;
-        runtime.block_on(try_all())
-    });
+    let trial = thread::Builder::new()
+        .name("trial".to_owned())
+        .spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| QdiscError::from_io(op, LOOPBACK, errno.into()))?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(broken)?;
+            runtime.block_on(try_all())
+        });
     trial
         .map_err(broken)?
         .join()
@@ -61,7 +63,11 @@ async fn try_all() -> Result<Ability, QdiscError> {
             kinds.push(kind);
         }
     }
-    let clsact = has(&netlink, &TcObject::new(0xffff_0000, CLSACT, "clsact", None)).await?;
+    let clsact = has(
+        &netlink,
+        &TcObject::new(0xffff_0000, CLSACT, "clsact", None),
+    )
+    .await?;
     let no_downlink = downlink().await.err().map(|error| error.to_string());
     Ok(Ability {
         kinds,

@@ -1,6 +1,7 @@
 //! Why an interface could not be brought up or taken down.
 
 use crate::{
+    config::nearest,
     datapath::DatapathError,
     deploy::DeployError,
     ingress::DownlinkError,
@@ -13,7 +14,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
     /// The name is unknown here.
-    #[error("no interface {name:?} in this network namespace; there are: {}", present.join(", "))]
+    #[error(
+        "no interface {name:?} in this network namespace{}; there are: {}",
+        nearest(name, present.iter().map(String::as_str))
+            .map_or_else(String::new, |meant| format!(", did you mean {meant}?")),
+        present.join(", ")
+    )]
     NoSuchInterface {
         /// The name.
         name: String,

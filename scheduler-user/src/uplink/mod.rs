@@ -193,9 +193,9 @@ fn check_observes_alone(
     let observes = datapath.settings()?.act == Act::Observe as u32;
     let records = instance.records()?;
     // Watching an interface that is scheduled would end that; one that was watched may be scheduled.
-    let other = records.into_iter().find(|record| {
-        (record.ifindex != ifindex || wanted.observe) && is_present(record)
-    });
+    let other = records
+        .into_iter()
+        .find(|record| (record.ifindex != ifindex || wanted.observe) && is_present(record));
     match other {
         Some(other) if observes != wanted.observe => Err(UplinkError::ObservesOnly {
             interface: interface.to_owned(),
@@ -384,4 +384,3 @@ async fn forget_stale(
     }
     Ok(())
 }
-

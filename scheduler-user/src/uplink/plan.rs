@@ -187,7 +187,9 @@ fn hooks(instance: &Instance, interface: &str, wanted: &Wanted) -> Vec<Step> {
 fn attach_egress(device: &str, choice: EgressChoice, order: Order, pin: &str) -> Step {
     let commands = match choice.resolve() {
         // No command of iproute2 attaches by TCX.
-        EgressHook::Tcx => vec![format!("bpftool net attach tcx_egress pinned {pin} dev {device}")],
+        EgressHook::Tcx => vec![format!(
+            "bpftool net attach tcx_egress pinned {pin} dev {device}"
+        )],
         EgressHook::Clsact => {
             let priority = match order {
                 Order::First => 1,
@@ -245,6 +247,11 @@ fn shape_downlink(
             what: format!("ingress is led through {device}"),
             commands: all,
         },
-        attach_egress(&device, wanted.egress, Order::First, &pin.display().to_string()),
+        attach_egress(
+            &device,
+            wanted.egress,
+            Order::First,
+            &pin.display().to_string(),
+        ),
     ])
 }

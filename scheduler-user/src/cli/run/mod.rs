@@ -12,11 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{
-    Format, RunArgs, UplinkArgs,
-    config::Job,
-    observe, plan, runtime,
-};
+use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, runtime};
 use crate::{
     agent::{self, Observe, Options},
     config,
@@ -117,7 +113,10 @@ fn of_file(file: &Path, args: &RunArgs) -> anyhow::Result<Job> {
     }
     let mut job = Job::load(file)?;
     if args.observe && job.options.observe.is_none() {
-        let rates = job.interfaces.iter().filter_map(|(_, wanted)| wanted.rate_bps);
+        let rates = job
+            .interfaces
+            .iter()
+            .filter_map(|(_, wanted)| wanted.rate_bps);
         job.options.observe = Some(Observe {
             rate_bps: rates.min(),
         });
@@ -126,7 +125,11 @@ fn of_file(file: &Path, args: &RunArgs) -> anyhow::Result<Job> {
             *wanted = watched.clone();
         }
     }
-    let names: Vec<String> = job.interfaces.iter().map(|(name, _)| name.clone()).collect();
+    let names: Vec<String> = job
+        .interfaces
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect();
     job.options.record = recording(args, &names);
     job.metrics = args.metrics.or(job.metrics);
     Ok(job)

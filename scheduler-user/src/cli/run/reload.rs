@@ -97,16 +97,30 @@ async fn apply(instance: &Instance, before: &Job, new: &Job) -> bool {
     let stays = |name: &String| new.interfaces.iter().any(|(other, _)| other == name);
     for (interface, _) in before.interfaces.iter().filter(|(name, _)| !stays(name)) {
         match uplink::down(instance, interface).await {
-            Ok(_) => info!(interface, state = "down", why = "the configuration leaves it out", "reload"),
+            Ok(_) => info!(
+                interface,
+                state = "down",
+                why = "the configuration leaves it out",
+                "reload"
+            ),
             Err(error) => {
                 whole = false;
                 let why = &error as &dyn std::error::Error;
-                error!(interface, what = "it could not be taken down", why, "reload");
+                error!(
+                    interface,
+                    what = "it could not be taken down",
+                    why,
+                    "reload"
+                );
             }
         }
     }
     if whole {
-        info!(interfaces = new.interfaces.len(), what = "configuration taken over", "reload");
+        info!(
+            interfaces = new.interfaces.len(),
+            what = "configuration taken over",
+            "reload"
+        );
     }
     whole
 }
