@@ -280,7 +280,13 @@ fn completions_name_every_verb_and_colours_are_for_terminals() {
         let mut command = Command::new("script");
         let line = format!("{variable} {} doctor lo", binary().display());
         let run = ["--quiet", "--return", "--command", &line, "/dev/null"];
-        Done::of(command.args(run).env("TERM", "xterm").env_remove("NO_COLOR")).stdout
+        Done::of(
+            command
+                .args(run)
+                .env("TERM", "xterm")
+                .env_remove("NO_COLOR"),
+        )
+        .stdout
     };
     assert!(on_terminal("").contains("\u{1b}[32m"));
     assert!(!on_terminal("NO_COLOR=1").contains('\u{1b}'));

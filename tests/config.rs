@@ -83,7 +83,10 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     };
     let file = File::new(&of(&[(UPLINK, "100mbit"), ("spare", "20mbit")]));
     let agent = site.start(&["run", "--config", &file.path]);
-    let mut expected = vec![(UPLINK.to_owned(), 100_000_000), ("spare".to_owned(), 20_000_000)];
+    let mut expected = vec![
+        (UPLINK.to_owned(), 100_000_000),
+        ("spare".to_owned(), 20_000_000),
+    ];
     let mut seen = rates(&site.status());
     seen.sort();
     expected.sort();
@@ -91,9 +94,17 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     let loaded = site.loaded();
 
     // One flow of numbered datagrams all the while.
-    let receiver = bed.client.enter(|| Ok(UdpSocket::bind((CLIENT_V4, 7007))?)).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let sender = bed.server.enter(|| Ok(UdpSocket::bind((SERVER_V4, 7008))?)).unwrap();
+    let receiver = bed
+        .client
+        .enter(|| Ok(UdpSocket::bind((CLIENT_V4, 7007))?))
+        .unwrap();
+    receiver
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let sender = bed
+        .server
+        .enter(|| Ok(UdpSocket::bind((SERVER_V4, 7008))?))
+        .unwrap();
     sender.connect((CLIENT_V4, 7007)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -126,7 +137,13 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     receive(&mut numbers, 200);
     let mut seen = rates(&site.status());
     seen.sort();
-    assert_eq!(seen, [("other".to_owned(), 10_000_000), (UPLINK.to_owned(), 50_000_000)]);
+    assert_eq!(
+        seen,
+        [
+            ("other".to_owned(), 10_000_000),
+            (UPLINK.to_owned(), 50_000_000)
+        ]
+    );
     file.set("[interface.uplink]\nrate = \"fast\"\n");
     agent.signal(Signal::SIGHUP);
     await_log(&agent, "everything goes on as before", 0);
@@ -149,9 +166,16 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     let sent = sending.join().unwrap() as usize;
     let received = numbers.len();
     receive(&mut numbers, sent - received);
-    assert!(numbers.iter().copied().eq(0..sent as u32), "lost or reordered: {numbers:?}");
+    assert!(
+        numbers.iter().copied().eq(0..sent as u32),
+        "lost or reordered: {numbers:?}"
+    );
     assert_eq!(site.loaded(), loaded, "programs were loaded anew");
-    assert_eq!(site.counter("flows_created"), flows, "the flow was forgotten");
+    assert_eq!(
+        site.counter("flows_created"),
+        flows,
+        "the flow was forgotten"
+    );
     // Every second without enough samples says so: cycles come by the new period.
     await_log(&agent, "nothing trained", 1);
 
@@ -207,7 +231,9 @@ fn the_example_can_be_tried_without_effect() {
     }
     let site = Site::new(&bed.server);
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/config.toml");
-    let plan = site.call(&["run", "--config", example, "--dry-run"]).expect(0);
+    let plan = site
+        .call(&["run", "--config", example, "--dry-run"])
+        .expect(0);
     for rate in ["rate 95mbit", "rate 475mbit"] {
         assert!(plan.stdout.contains(rate), "{plan:?}");
     }
@@ -219,7 +245,10 @@ fn get(bed: &Bed, path: &str, accept: &str) -> String {
     bed.server
         .enter(|| {
             let mut stream = TcpStream::connect(("127.0.0.1", 9464))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n")?;
+            write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
+            )?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)
@@ -236,9 +265,19 @@ fn a_scrape_tells_what_status_tells() {
     let site = Site::new(&bed.server);
     let agent = site.run(&["--metrics", "127.0.0.1:9464"]);
     await_log(&agent, "metrics are served", 0);
-    let open = get(&bed, "/metrics", "application/openmetrics-text;version=1.0.0");
-    assert!(open.starts_with("HTTP/1.1 200") && open.trim_end().ends_with("# EOF"), "{open}");
-    assert!(open.contains("content-type: application/openmetrics-text"), "{open}");
+    let open = get(
+        &bed,
+        "/metrics",
+        "application/openmetrics-text;version=1.0.0",
+    );
+    assert!(
+        open.starts_with("HTTP/1.1 200") && open.trim_end().ends_with("# EOF"),
+        "{open}"
+    );
+    assert!(
+        open.contains("content-type: application/openmetrics-text"),
+        "{open}"
+    );
     let plain = get(&bed, "/metrics", "*/*");
     for line in [
         "# TYPE treeline_band_sent_bytes_total counter",
@@ -246,18 +285,33 @@ fn a_scrape_tells_what_status_tells() {
         "treeline_interface_rate_bytes_per_second{interface=\"uplink\"} 12500000",
         "treeline_model_generation 0",
     ] {
-        assert!(plain.lines().any(|it| it == line), "{line} is missing: {plain}");
+        assert!(
+            plain.lines().any(|it| it == line),
+            "{line} is missing: {plain}"
+        );
     }
     let bands = plain.matches("treeline_band_sent_packets_total{").count();
     assert_eq!(bands, 8);
-    let series = plain.lines().filter(|line| line.starts_with("treeline_")).count();
+    let series = plain
+        .lines()
+        .filter(|line| line.starts_with("treeline_"))
+        .count();
     assert!(series < 300, "{series} series");
     assert!(get(&bed, "/", "*/*").starts_with("HTTP/1.1 404"));
     // Taken already.
     let site = Site::new(&bed.server);
-    bed.server.ip("link add spare type veth peer name spare-end").unwrap();
-    site.call(&["run", "spare", "--rate", "1mbit", "--metrics", "127.0.0.1:9464"])
-        .expect(1)
-        .says("127.0.0.1:9464");
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
+    site.call(&[
+        "run",
+        "spare",
+        "--rate",
+        "1mbit",
+        "--metrics",
+        "127.0.0.1:9464",
+    ])
+    .expect(1)
+    .says("127.0.0.1:9464");
     site.assert_no_trace();
 }

@@ -33,11 +33,7 @@ pub(super) fn run(instance: &Instance, format: Format, args: &DoctorArgs) -> any
         Format::Text => print(&text(&report)),
     }
     if report.verdict == Verdict::Fail {
-        let failed = report
-            .checks
-            .iter()
-            .filter(|it| it.verdict == Verdict::Fail);
-        let names: Vec<&str> = failed.map(|check| check.name).collect();
+        let names = report.named(Verdict::Fail);
         return Err(NotFit(names.join(", ")).into());
     }
     Ok(())
@@ -53,7 +49,6 @@ fn text(report: &Report) -> String {
         }
         lines.extend(check_lines(check));
     }
-    let warnings = report.count(Verdict::Warn);
     let (style, text) = match report.verdict {
         Verdict::Ok => (
             paint::GOOD,
@@ -61,7 +56,10 @@ fn text(report: &Report) -> String {
         ),
         Verdict::Warn => (
             paint::DOUBTFUL,
-            format!("treeline runs here; {warnings} things could be better"),
+            format!(
+                "treeline runs here, and could be better off: {}",
+                report.named(Verdict::Warn).join(", ")
+            ),
         ),
         Verdict::Fail => (paint::BAD, "treeline can't run here yet".to_owned()),
     };

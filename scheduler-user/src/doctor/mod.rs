@@ -91,10 +91,13 @@ impl Report {
         }
     }
 
-    /// Checks that came out so.
-    pub fn count(&self, verdict: Verdict) -> usize {
-        let same = |check: &&Check| check.verdict == verdict;
-        self.checks.iter().filter(same).count()
+    /// Names of the checks that came out so, each once.
+    pub fn named(&self, verdict: Verdict) -> Vec<&'static str> {
+        let same = self.checks.iter().filter(|check| check.verdict == verdict);
+        let mut names: Vec<&str> = same.map(|check| check.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
@@ -136,6 +139,6 @@ mod tests {
         );
         let all = Report::of(vec![fail, warn, ok]);
         assert_eq!(all.verdict, Verdict::Fail);
-        assert_eq!(all.count(Verdict::Warn), 1);
+        assert_eq!(all.named(Verdict::Warn), ["b"]);
     }
 }
