@@ -65,7 +65,8 @@ pub struct Cli {
         long,
         global = true,
         default_value = "default",
-        env = "TREELINE_INSTANCE"
+        env = "TREELINE_INSTANCE",
+        hide_env_values = true
     )]
     instance: String,
 
