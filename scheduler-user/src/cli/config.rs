@@ -144,8 +144,8 @@ impl Job {
                 min_samples: agent.min_samples.unwrap_or(defaults.min_samples),
                 canary_rows: agent.canary_rows.unwrap_or(defaults.canary_rows),
                 sample_one_in,
-                record: None,
                 observe,
+                ..defaults
             },
             metrics: agent.metrics,
         })

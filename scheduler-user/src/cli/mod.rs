@@ -15,6 +15,7 @@ mod paint;
 mod plan;
 mod progress;
 mod record;
+mod reload;
 mod replay;
 mod run;
 mod status;

@@ -1,7 +1,5 @@
 //! `treeline run`: the agent in the foreground.
 
-mod reload;
-
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -12,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, runtime};
+use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, reload, runtime};
 use crate::{
     agent::{self, Observe, Options},
     config,

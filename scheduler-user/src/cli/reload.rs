@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::Job;
+use super::config::Job;
 use crate::{
     agent::Options,
     instance::Instance,
