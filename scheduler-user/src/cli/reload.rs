@@ -48,7 +48,7 @@ async fn reload(
     job: &mut Job,
     changes: &watch::Sender<Options>,
 ) {
-    let new = match Job::load(file) {
+    let mut new = match Job::load(file) {
         Ok(new) => new,
         Err(error) => {
             error!(what = "everything goes on as before", why = %error, "reload");
@@ -71,12 +71,27 @@ async fn reload(
         );
     }
     if apply(instance, job, &new).await {
-        // Without a reader the agent is ending.
-        changes.send_replace(Options {
-            record: job.options.record.clone(),
-            ..new.options.clone()
-        });
+        let Options {
+            train_every,
+            min_samples,
+            canary_rows,
+            sample_one_in,
+            ..
+        } = new.options;
+        new.options = Options {
+            train_every,
+            min_samples,
+            canary_rows,
+            sample_one_in,
+            ..job.options.clone()
+        };
+        changes.send_replace(new.options.clone());
         *job = new;
+    } else {
+        // What came up all the same is known to whoever reads the file next.
+        let known = |name: &String| job.interfaces.iter().any(|(other, _)| other == name);
+        new.interfaces.retain(|(name, _)| !known(name));
+        job.interfaces.append(&mut new.interfaces);
     }
 }
 

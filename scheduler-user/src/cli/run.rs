@@ -110,6 +110,15 @@ fn of_file(file: &Path, args: &RunArgs) -> anyhow::Result<Job> {
         return Err(OptionsWithoutInterface.into());
     }
     let mut job = Job::load(file)?;
+    // What has no key there comes from the line.
+    job.options = Options {
+        train_every: job.options.train_every,
+        min_samples: job.options.min_samples,
+        canary_rows: job.options.canary_rows,
+        sample_one_in: job.options.sample_one_in,
+        observe: job.options.observe,
+        ..options(args)
+    };
     if args.observe && job.options.observe.is_none() {
         let rates = job
             .interfaces
