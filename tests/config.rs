@@ -120,7 +120,7 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
         number
     });
     let mut numbers = Vec::new();
-    let mut receive = |numbers: &mut Vec<u32>, count: usize| {
+    let receive = |numbers: &mut Vec<u32>, count: usize| {
         let mut bytes = [0; 4];
         for _ in 0..count {
             receiver.recv(&mut bytes).unwrap();
