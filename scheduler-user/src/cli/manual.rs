@@ -1,6 +1,9 @@
 //! Completions and manuals, made from the definitions of the command line.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory as _};
@@ -28,7 +31,7 @@ pub(super) fn completions(shell: Shell) {
 }
 
 pub(super) fn write(args: &ManualArgs) -> anyhow::Result<()> {
-    let failed = |path: &PathBuf| format!("cannot write {}", path.display());
+    let failed = |path: &Path| format!("cannot write {}", path.display());
     if let Some(directory) = &args.man {
         man(directory).with_context(|| failed(directory))?;
     }
@@ -38,7 +41,7 @@ pub(super) fn write(args: &ManualArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn man(directory: &PathBuf) -> io::Result<()> {
+fn man(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     clap_mangen::generate_to(Cli::command(), directory)
 }
@@ -97,7 +100,7 @@ mod tests {
             );
         }
         let directory = tempfile::tempdir().unwrap();
-        man(&directory.path().to_owned()).unwrap();
+        man(directory.path()).unwrap();
         for page in ["treeline.1", "treeline-run.1", "treeline-model-push.1"] {
             let page = fs::read_to_string(directory.path().join(page)).unwrap();
             assert!(page.contains(".SH"), "{page}");

@@ -437,7 +437,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Prints a result; the one place that writes to stdout. Colours are dropped where it is no terminal or `NO_COLOR` is set.
-#[expect(clippy::print_stdout, reason = "results go to stdout, logs to stderr")]
 fn print(text: &str) {
     anstream::println!("{text}");
 }

@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration is read anew, and what has changed is changed in place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -42,12 +42,7 @@ pub(super) fn on_hangup(
     Ok(())
 }
 
-async fn reload(
-    instance: &Instance,
-    file: &PathBuf,
-    job: &mut Job,
-    changes: &watch::Sender<Options>,
-) {
+async fn reload(instance: &Instance, file: &Path, job: &mut Job, changes: &watch::Sender<Options>) {
     let mut new = match Job::load(file) {
         Ok(new) => new,
         Err(error) => {
