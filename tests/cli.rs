@@ -21,7 +21,7 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 18] = [
+    let verbs: [&[&str]; 22] = [
         &[],
         &["run"],
         &["up"],
@@ -39,6 +39,10 @@ fn every_verb_explains_itself_with_an_example() {
         &["model", "import"],
         &["model", "log"],
         &["explain"],
+        &["doctor"],
+        &["completions"],
+        &["config", "check"],
+        &["config", "show"],
         &["logs"],
     ];
     for verb in verbs {
@@ -73,7 +77,9 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
             .expect(2)
             .says("--flows");
     }
-    call(&["run", "--rate", "1mbit"]).expect(2).says("IFACE");
+    call(&["up", "lo", "--rate", "100mb"])
+        .expect(2)
+        .says("did you mean `100mbit`?");
     call(&["down"]).expect(2);
     call(&["down", "lo", "--all"]).expect(2);
     call(&["frobnicate"]).expect(2);
@@ -86,7 +92,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() {
 }
 
 /// The binary where every user may run it.
-fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
+pub(crate) fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("treeline");
@@ -151,6 +157,9 @@ fn an_unknown_interface_ends_with_4_and_names_those_that_exist() {
         .unwrap();
     let site = Site::new(&namespace);
     for verb in ["up", "run"] {
+        site.call(&[verb, "presnet", "--rate", "1mbit"])
+            .expect(4)
+            .says("did you mean present?");
         site.call(&[verb, "absent", "--rate", "1mbit"])
             .expect(4)
             .says("\"absent\"")
@@ -257,4 +266,28 @@ fn the_flow_table_has_the_size_asked_for_until_all_is_down() {
     );
     site.call(&["down", "present"]).expect(0);
     site.assert_no_trace();
+}
+
+#[test]
+fn completions_name_every_verb_and_colours_are_for_terminals() {
+    let script = call(&["completions", "bash"]).expect(0).stdout;
+    for verb in ["doctor", "observe", "rollback", "dry-run"] {
+        assert!(script.contains(verb), "{verb} is missing");
+    }
+    call(&["completions", "tcsh"]).expect(2).says("fish");
+    // `script` gives the command a terminal of its own.
+    let on_terminal = |variable: &str| {
+        let mut command = Command::new("script");
+        let line = format!("{variable} {} doctor lo", binary().display());
+        let run = ["--quiet", "--return", "--command", &line, "/dev/null"];
+        Done::of(
+            command
+                .args(run)
+                .env("TERM", "xterm")
+                .env_remove("NO_COLOR"),
+        )
+        .stdout
+    };
+    assert!(on_terminal("").contains("\u{1b}[32m"));
+    assert!(!on_terminal("NO_COLOR=1").contains('\u{1b}'));
 }

@@ -110,6 +110,9 @@ pub async fn set(
         });
     }
     let before = datapath.settings()?;
+    if wanted.observe {
+        return observe(interface, datapath, &before);
+    }
     let after = wanted.acts.fitted(&mapping, &before);
     if (after.act, after.priorities) != (before.act, before.priorities) {
         check_others(instance, ifindex, &wanted.acts, &mapping).await?;
@@ -126,6 +129,20 @@ pub async fn set(
     }
     datapath.set_settings(&after)?;
     info!(interface, qdisc = mapping.described, acts = ?wanted.acts, "acts set");
+    Ok(true)
+}
+
+/// Tells the programs to leave every packet alone.
+fn observe(interface: &str, datapath: &Datapath, before: &Settings) -> Result<bool, UplinkError> {
+    if before.act == Act::Observe as u32 {
+        return Ok(false);
+    }
+    datapath.set_act(Act::Observe)?;
+    info!(
+        interface,
+        what = "packets are watched and left alone",
+        "acts set"
+    );
     Ok(true)
 }
 

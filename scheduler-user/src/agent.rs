@@ -13,7 +13,7 @@ use std::{io, time::Duration};
 use aya_log::EbpfLogger;
 use scheduler_common::settings::{SAMPLES_PER_WINDOW, Settings};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,15 @@ pub struct Options {
     pub window: WindowLimits,
     /// A file that the labelled rows also go to.
     pub record: Option<Recording>,
+    /// Where nothing is to act: work out what it would be worth.
+    pub observe: Option<Observe>,
+}
+
+/// How to watch without acting.
+#[derive(Clone, Debug)]
+pub struct Observe {
+    /// Rate that the link would be shaped to, bits per second.
+    pub rate_bps: Option<u64>,
 }
 
 /// Why the agent ended before it was told to.
@@ -66,7 +75,7 @@ pub enum AgentError {
     Broken(#[from] JoinError),
 }
 
-/// Samples, learns and deploys until `stop`, or until the programs are taken down.
+/// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by `changes` as they come.
 ///
 /// # Errors
 /// What ended it; packets are scheduled on by the last good model all the same.
@@ -74,9 +83,10 @@ pub async fn run(
     instance: &Instance,
     datapath: Datapath,
     running: Option<Model>,
-    options: Options,
+    changes: watch::Receiver<Options>,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
+    let options = changes.borrow().clone();
     set_sampling(&datapath, options.sample_one_in, SAMPLES_PER_WINDOW)?;
     let (sender, batches) = mpsc::channel(WAITING_BATCHES);
     let ring = datapath.samples()?;
@@ -98,7 +108,7 @@ pub async fn run(
     let token = stop.clone();
     tasks.spawn(async move {
         match reopened {
-            Some(datapath) => Ok(learner.run(datapath, batches, token).await?),
+            Some(datapath) => Ok(learner.run(datapath, batches, changes, token).await?),
             None => Ok(()),
         }
     });
@@ -113,11 +123,13 @@ pub async fn run(
     }
     if datapath.is_pinned() {
         set_sampling(&datapath, options.sample_one_in, 0)?;
-        info!(
-            what = "the programs stay attached",
-            undo = "treeline down",
-            "agent ends"
-        );
+        if options.observe.is_none() {
+            info!(
+                what = "the programs stay attached",
+                undo = "treeline down",
+                "agent ends"
+            );
+        }
     } else {
         info!(why = "the interfaces were taken down", "agent ends");
     }

@@ -170,6 +170,11 @@ impl Instance {
         self.state().join("decisions.jsonl")
     }
 
+    /// What watching has come to.
+    pub fn advice(&self) -> PathBuf {
+        self.state().join("advice.json")
+    }
+
     /// Creates a directory and its parents.
     ///
     /// # Errors

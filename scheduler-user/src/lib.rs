@@ -14,12 +14,15 @@
 #![forbid(unsafe_code)]
 
 pub mod acts;
+pub mod advice;
 pub mod agent;
 pub mod canary;
 pub mod cli;
+pub mod config;
 pub mod datapath;
 pub mod dataset;
 pub mod deploy;
+pub mod doctor;
 pub mod drift;
 pub mod explain;
 
@@ -28,6 +31,7 @@ pub mod ingress;
 pub mod instance;
 pub mod journal;
 pub mod learning;
+pub mod metrics;
 pub mod model;
 pub mod qdisc;
 pub mod record;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::{ABI_VERSION, class::BANDS, counter::Counter};
+use scheduler_common::{ABI_VERSION, class::BANDS, counter::Counter, settings::Act};
 use serde::Serialize;
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct Status {
     pub abi_version: u32,
     /// The agent, if one runs.
     pub agent: Option<Agent>,
+    /// Whether packets are only watched, as `run --observe` does.
+    pub observes_only: bool,
     /// The model that classifies; absent while aging rules.
     pub model: Option<ActiveModel>,
     /// The candidate that is only watched, if there is one.
@@ -168,11 +170,16 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         }
         None => (None, None, BTreeMap::new()),
     };
+    let observes_only = match &datapath {
+        Some(datapath) => datapath.settings()?.act == Act::Observe as u32,
+        None => false,
+    };
     Ok(Status {
         schema: SCHEMA,
         instance: instance.name().to_owned(),
         abi_version: ABI_VERSION,
         agent: instance.agent_pid().map(|pid| Agent { pid }),
+        observes_only,
         model,
         shadow,
         thresholds: match &datapath {

@@ -153,11 +153,15 @@ impl<'a> Site<'a> {
 
     /// Starts an agent on the uplink and waits until it has attached.
     pub(crate) fn run(&self, more: &[&str]) -> Agent {
+        self.start(&[&["run", UPLINK, "--rate", "100mbit"], more].concat())
+    }
+
+    /// Starts an agent with these arguments and waits until it has attached.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Agent {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = File::options().append(true).open(log.path()).unwrap();
-        let mut command = self.command(&["run", UPLINK, "--rate", "100mbit"]);
+        let mut command = self.command(arguments);
         command
-            .args(more)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
@@ -271,9 +275,14 @@ impl Agent {
 
     /// Asks it to end; the answer is how it ended and its log.
     pub(crate) fn end(self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        self.ended()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
-        self.ended()
     }
 
     /// Waits until it has ended.

@@ -10,6 +10,7 @@ mod bench;
 mod child;
 mod console;
 mod demo;
+mod docs;
 mod fuzz;
 mod lint;
 mod machine;
@@ -44,6 +45,8 @@ enum Verb {
     Test(test::Options),
     /// Throw hostile bytes at the parser and the tree table for a bounded time.
     Fuzz(fuzz::Options),
+    /// Make docs/cli.md and the manual pages from the command line itself.
+    Docs,
     /// Format check and lints, of the kernel half too.
     Lint,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(&machine, &options),
         Verb::Test(options) => test::run(&machine, &options),
         Verb::Fuzz(options) => fuzz::run(&machine, &options),
+        Verb::Docs => docs::run(&machine),
         Verb::Lint => lint::run(&machine),
     });
     match result {

@@ -48,19 +48,19 @@ pub(super) struct ActArgs {
     /// `--dscp=0-1=af21,7=cs1` says which. ECN bits stay.
     #[arg(long, value_parser = parse_dscp, num_args = 0..=1, require_equals = true,
           default_missing_value = "6-7=le", value_name = "BAND=CODE,...")]
-    dscp: Option<[u8; BANDS]>,
+    pub(super) dscp: Option<[u8; BANDS]>,
     /// Hold bands back to a rate each, by departure times, which the fq qdisc keeps: `6=50mbit,7=20mbit`.
     /// Nothing is dropped for it.
     #[arg(long, value_parser = parse_pace, value_name = "BAND=RATE,...")]
-    pace: Option<[u32; BANDS]>,
+    pub(super) pace: Option<[u32; BANDS]>,
     /// Ask for a transmit queue by band, on interfaces with several: `0-3=0,4-7=1`. A socket that has sent
     /// already, or XPS, may have chosen before.
     #[arg(long, value_parser = parse_queues, value_name = "BAND=QUEUE,...")]
-    queues: Option<[u16; BANDS]>,
+    pub(super) queues: Option<[u16; BANDS]>,
     /// Write these eight values into skb->priority, for a qdisc that is not known here: classes as `1:10`, or
     /// numbers; the last one given holds for all bands behind.
     #[arg(long, value_parser = parse_priorities, value_name = "CLASS,...")]
-    priorities: Option<[u32; BANDS]>,
+    pub(super) priorities: Option<[u32; BANDS]>,
 }
 
 impl ActArgs {
@@ -98,7 +98,7 @@ fn by_band<T: Copy>(
     Ok(table)
 }
 
-fn parse_dscp(text: &str) -> Result<[u8; BANDS], String> {
+pub(super) fn parse_dscp(text: &str) -> Result<[u8; BANDS], String> {
     by_band(text, KEEP_DSCP, |value| {
         let lower = value.to_ascii_lowercase();
         let named = DSCP_NAMES.iter().find(|(name, _)| *name == lower);
@@ -111,7 +111,7 @@ fn parse_dscp(text: &str) -> Result<[u8; BANDS], String> {
     })
 }
 
-fn parse_pace(text: &str) -> Result<[u32; BANDS], String> {
+pub(super) fn parse_pace(text: &str) -> Result<[u32; BANDS], String> {
     by_band(text, 0, |value| {
         let rate_bps = qdisc::parse_rate(value).map_err(|error| error.to_string())?;
         if rate_bps < MIN_PACE_BPS {
@@ -121,7 +121,7 @@ fn parse_pace(text: &str) -> Result<[u32; BANDS], String> {
     })
 }
 
-fn parse_queues(text: &str) -> Result<[u16; BANDS], String> {
+pub(super) fn parse_queues(text: &str) -> Result<[u16; BANDS], String> {
     /// The field has 16 bits, and two values of their own meaning.
     const MAX_QUEUE: u16 = u16::MAX - 2;
     by_band(text, 0, |value| match value.parse::<u16>() {
@@ -132,7 +132,7 @@ fn parse_queues(text: &str) -> Result<[u16; BANDS], String> {
     })
 }
 
-fn parse_priorities(text: &str) -> Result<[u32; BANDS], String> {
+pub(super) fn parse_priorities(text: &str) -> Result<[u32; BANDS], String> {
     let values: Vec<u32> = text
         .split(',')
         .map(parse_priority)

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::run::OptionsWithoutInterface;
 use crate::{
-    datapath::DatapathError, explain::ExplainError, handover::HandoverError,
+    config::ConfigError, datapath::DatapathError, explain::ExplainError, handover::HandoverError,
     instance::InstanceError, model::LoadError, qdisc::QdiscError, uplink::UplinkError,
 };
 
@@ -15,7 +16,7 @@ pub enum Exit {
     Done = 0,
     /// It failed for a reason that has no code of its own.
     Failed = 1,
-    /// The command line is wrong.
+    /// The command line or the configuration is wrong.
     Usage = 2,
     /// Root is needed.
     NeedsRoot = 3,
@@ -63,6 +64,9 @@ impl Exit {
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
         if cause.is::<NeedsRoot>() {
             return Some(Self::NeedsRoot);
+        }
+        if cause.is::<ConfigError>() || cause.is::<OptionsWithoutInterface>() {
+            return Some(Self::Usage);
         }
         if let Some(UplinkError::NoSuchInterface { .. }) = cause.downcast_ref() {
             return Some(Self::NoSuchInterface);

@@ -17,21 +17,21 @@ pub(super) struct IngressArgs {
         value_name = "RATE",
         conflicts_with_all = ["steer", "metadata", "police"]
     )]
-    ingress_rate: Option<u64>,
+    pub(super) ingress_rate: Option<u64>,
     /// Hand incoming packets to CPUs by band: `urgent=0,bulk=1-3`, lists as in `0-1+4`.
     ///
     /// Bands 0 to 3 are urgent. A flow stays on one CPU of its group. Packets beyond a CPU's queue of 4096
     /// are lost.
     #[arg(long, value_name = "urgent=CPUS,bulk=CPUS")]
-    steer: Option<Steering>,
+    pub(super) steer: Option<Steering>,
     /// Put the band in front of incoming packets, where TC programs read it (docs/ingress.md).
     #[arg(long)]
-    metadata: bool,
+    pub(super) metadata: bool,
     /// Drop incoming packets of a band beyond a rate: `7=20mbit`, or `7=20mbit:100000` with a burst in bytes.
     ///
     /// Bare ACKs and handshakes are never dropped.
     #[arg(long, value_name = "BAND=RATE[:BURST]", value_delimiter = ',')]
-    police: Vec<Limit>,
+    pub(super) police: Vec<Limit>,
 }
 
 impl IngressArgs {

@@ -1,12 +1,21 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod acts;
+mod config;
+mod doctor;
 mod exit;
 mod explain;
+pub(crate) mod grammar;
 mod ingress;
 mod logs;
+mod manual;
 mod model;
+mod observe;
+mod paint;
+mod plan;
+mod progress;
 mod record;
+mod reload;
 mod replay;
 mod run;
 mod status;
@@ -20,14 +29,17 @@ use scheduler_common::flow::{DEFAULT_ENTRIES, MAX_ENTRIES};
 
 use self::acts::ActArgs;
 pub use self::exit::Exit;
+use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
-    explain::ExplainArgs, ingress::IngressArgs, model::ModelVerb, record::RecordArgs,
-    replay::ReplayArgs, train::TrainArgs,
+    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
+    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
+    acts::Acts,
     datapath::{EgressChoice, Order},
+    ingress::Ingress,
     instance::Instance,
-    qdisc::{self, LeafChoice, RootChoice},
+    qdisc::{LeafChoice, RootChoice},
     record::DEFAULT_MAX_ROWS,
     uplink::{ModelChoice, Wanted},
 };
@@ -44,7 +56,7 @@ use crate::{
     after_help = "Examples:\n  treeline run eth0 --rate 95mbit     learn and schedule on eth0\n  \
                   treeline status                     what runs, and what it did\n  \
                   treeline down eth0                  undo everything\n\nExit codes:\n  \
-                  0 done\n  1 failed\n  2 wrong usage\n  3 needs root\n  4 no such interface\n  \
+                  0 done\n  1 failed\n  2 wrong usage or configuration\n  3 needs root\n  4 no such interface\n  \
                   5 an administrator's qdisc is in the way\n  6 a model can't be used\n  \
                   7 another agent is running"
 )]
@@ -54,7 +66,8 @@ pub struct Cli {
         long,
         global = true,
         default_value = "default",
-        env = "TREELINE_INSTANCE"
+        env = "TREELINE_INSTANCE",
+        hide_env_values = true
     )]
     instance: String,
 
@@ -81,12 +94,15 @@ enum Verb {
     ///
     /// Ends on SIGINT or SIGTERM. The programs stay attached and schedule on with the last good model;
     /// `treeline down` removes them.
-    #[command(after_help = "Example:\n  treeline run eth0 --rate 95mbit")]
+    #[command(after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
+                      treeline run                                 what /etc/treeline/config.toml says\n  \
+                      treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth")]
     Run(RunArgs),
     /// Bring an interface up without an agent: scheduling, no learning.
     #[command(
         after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
                       treeline up wan0 --rate 38mbit --ingress-rate 95mbit   the downlink, too\n  \
+                      treeline up eth0 --rate 95mbit --dry-run      what that would do, as commands of ip and tc\n  \
                       treeline up eth0                              use the queue that eth0 has\n  \
                       treeline up eth0 --qdisc fq --pace 7=20mbit   hold the longest back to 20 Mbit/s\n  \
                       treeline up eth0 --rate 95mbit --dscp         mark the longest as lower effort"
@@ -97,6 +113,9 @@ enum Verb {
         interface: String,
         #[command(flatten)]
         how: UplinkArgs,
+        /// Print what it would do as commands of ip and tc, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Take an interface down: programs, maps, pins and qdisc go, the earlier qdisc comes back.
     #[command(after_help = "Example:\n  treeline down eth0")]
@@ -138,6 +157,31 @@ enum Verb {
                       treeline explain --dev eth0 $(ss -tnH state established dport 443 | head -1)"
     )]
     Explain(ExplainArgs),
+    /// Check and show the configuration that `run` reads.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  treeline completions bash > /etc/bash_completion.d/treeline"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages and the reference of the command line.
+    #[command(
+        hide = true,
+        after_help = "Example:\n  treeline manual --man man --markdown docs/cli.md"
+    )]
+    Manual(ManualArgs),
+    /// Look whether treeline can work here: kernel, rights, qdiscs, interfaces; what to do where it can't.
+    ///
+    /// Everything is tried for real, where it disturbs nobody, and nothing is changed. Ends with 0 if treeline can work, also with
+    /// warnings, and with 1 if something that it needs is missing.
+    #[command(
+        after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json"
+    )]
+    Doctor(DoctorArgs),
     /// Show what the agent did and why.
     #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
     Logs {
@@ -152,9 +196,15 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Interfaces to schedule.
-    #[arg(value_name = "IFACE", required = true)]
+    /// Interfaces to schedule; without one the configuration says which.
+    #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
+    /// Configuration to read where no interface is named [default: /etc/treeline/config.toml].
+    #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
+    config: Option<std::path::PathBuf>,
+    /// Serve metrics there for Prometheus, at /metrics.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<std::net::SocketAddr>,
     #[command(flatten)]
     how: UplinkArgs,
     /// Time between training cycles (s, min, h).
@@ -178,6 +228,18 @@ struct RunArgs {
     /// Time for which a far network must come again and again before it has standing.
     #[arg(long, value_parser = parse_period, default_value = "5min", value_name = "TIME")]
     newcomer_for: Duration,
+    /// Learn, and say what scheduling would be worth, without touching a packet or a qdisc; `--rate` says of which link.
+    ///
+    /// When it ends, it says so by service and by size of the messages, and takes the interfaces down.
+    #[arg(long, conflicts_with_all = ["qdisc", "leaf", "replace", "dscp", "pace", "queues", "priorities", "ingress_rate",
+          "steer", "metadata", "police"])]
+    observe: bool,
+    /// End by itself after this time (s, min, h).
+    #[arg(long = "for", value_parser = parse_period, value_name = "TIME")]
+    length: Option<Duration>,
+    /// Print what it would do to the interfaces as commands, and do nothing.
+    #[arg(long, conflicts_with = "observe")]
+    dry_run: bool,
     /// Also write the labelled rows to this file, which must not be there yet.
     #[arg(long, value_name = "FILE.parquet")]
     record: Option<std::path::PathBuf>,
@@ -232,8 +294,21 @@ struct UplinkArgs {
     ingress: IngressArgs,
 }
 
+impl RunArgs {
+    /// What `run` without a word comes to.
+    fn plain() -> Self {
+        #[derive(Debug, Parser)]
+        struct Plain {
+            #[command(flatten)]
+            args: RunArgs,
+        }
+        Plain::parse_from(["treeline"]).args
+    }
+}
+
+/// Queue of each band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Leaf {
+pub enum Leaf {
     /// fq_codel where the kernel has it, else pfifo.
     Auto,
     /// First in, first out.
@@ -275,19 +350,21 @@ impl UplinkArgs {
             acts: self.acts.acts(),
             flow_entries: self.flows,
             ingress: self.ingress.wanted(),
+            observe: false,
         }
     }
-}
 
-fn parse_rate(text: &str) -> Result<u64, String> {
-    qdisc::parse_rate(text).map_err(|error| error.to_string())
-}
-
-fn parse_period(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(period) if period >= Duration::from_millis(100) => Ok(period),
-        Ok(_) => Err("a cycle takes at least 100ms".to_owned()),
-        Err(error) => Err(format!("{error}; write for example 30s or 5min")),
+    /// The same without touching a packet or a qdisc.
+    fn observed(&self) -> Wanted {
+        Wanted {
+            rate_bps: None,
+            root: RootChoice::Keep,
+            replace: false,
+            acts: Acts::default(),
+            ingress: Ingress::default(),
+            observe: true,
+            ..self.wanted()
+        }
     }
 }
 
@@ -343,14 +420,26 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         exit::require_root()?;
     }
     match verb {
-        Verb::Run(args) => run::run(&instance, &args),
-        Verb::Up { interface, how } => updown::up(&instance, format, &interface, &how),
+        Verb::Run(args) => run::run(&instance, format, &args),
+        Verb::Up {
+            interface,
+            how,
+            dry_run: true,
+        } => plan::print_plan(&instance, format, &[(interface, how.wanted())]),
+        Verb::Up { interface, how, .. } => updown::up(&instance, format, &interface, &how),
         Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
         Verb::Status => status::status(&instance, format),
         Verb::Record(args) => record::record(&instance, format, &args),
         Verb::Train(args) => train::train(format, &args),
         Verb::Replay(args) => replay::run(format, &args),
         Verb::Model(verb) => model::run(&instance, format, &verb),
+        Verb::Completions { shell } => {
+            manual::completions(shell);
+            Ok(())
+        }
+        Verb::Manual(args) => manual::write(&args),
+        Verb::Config(verb) => config::run(format, &verb),
+        Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
     }
@@ -363,10 +452,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
-/// Prints a result; the one place that writes to stdout.
-#[expect(clippy::print_stdout, reason = "results go to stdout, logs to stderr")]
+/// Prints a result; the one place that writes to stdout. Colours are dropped where it is no terminal or `NO_COLOR` is set.
 fn print(text: &str) {
-    println!("{text}");
+    anstream::println!("{text}");
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

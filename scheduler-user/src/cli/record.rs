@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use scheduler_common::settings::Act;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -127,11 +126,10 @@ async fn bring_up<'a>(
     interfaces: &[&'a String],
     brought_up: &mut Vec<&'a String>,
 ) -> anyhow::Result<Datapath> {
-    let wanted = UplinkArgs::watching().wanted();
+    let wanted = UplinkArgs::watching().observed();
     for interface in interfaces {
-        let (datapath, _origin, _came) = uplink::up(instance, interface, &wanted).await?;
+        uplink::up(instance, interface, &wanted).await?;
         brought_up.push(interface);
-        datapath.set_act(Act::Observe)?;
     }
     Datapath::open(instance)?
         .context("the programs are not loaded: run `treeline down` and try again")

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Format, print, print_json};
+use super::{Format, print, print_json, progress};
 use crate::{
     dataset::store::Writer,
     journal,
@@ -59,6 +59,7 @@ pub(super) fn run(format: Format, args: &ReplayArgs) -> anyhow::Result<()> {
     };
     let mut writer = Writer::create(&args.out, args.max_rows)?;
     let mut captures = Vec::new();
+    let bar = progress::bar(args.captures.len() as u64, "replaying");
     let replayed = args.captures.iter().try_for_each(|path| {
         let replayed = replay(path, &options, &mut writer)
             .with_context(|| format!("replay of {} broke off", path.display()))?;
@@ -66,8 +67,10 @@ pub(super) fn run(format: Format, args: &ReplayArgs) -> anyhow::Result<()> {
             capture: path.display().to_string(),
             replayed,
         });
+        bar.inc(1);
         anyhow::Ok(())
     });
+    bar.finish_and_clear();
     // A dataset of the captures before is whole all the same.
     let rows = writer.close()?;
     replayed?;

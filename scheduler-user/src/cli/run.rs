@@ -1,42 +1,222 @@
 //! `treeline run`: the agent in the foreground.
 
+use std::path::Path;
+
 use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{RunArgs, runtime};
+use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, reload, runtime};
 use crate::{
-    agent::{self, Options},
-    datapath::Origin,
+    agent::{self, Observe, Options},
+    config,
+    datapath::{Datapath, Origin},
     dataset::WindowLimits,
     instance::Instance,
-    journal,
+    journal, metrics,
     record::Recording,
     uplink::{self, Came},
 };
 
-pub(super) fn run(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
+/// Options of interfaces beside a file that has its own.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "options of interfaces and of learning stand in the configuration when no interface is named: set them there, or name IFACE"
+)]
+pub(super) struct OptionsWithoutInterface;
+
+pub(super) fn run(instance: &Instance, format: Format, args: &RunArgs) -> anyhow::Result<()> {
+    let file = args
+        .interfaces
+        .is_empty()
+        .then(|| args.config.as_deref().unwrap_or(Path::new(config::PATH)));
+    let job = match file {
+        Some(file) => of_file(file, args)?,
+        None => typed(args),
+    };
+    if args.dry_run {
+        return plan::print_plan(instance, format, &job.interfaces);
+    }
     let _agent = instance.agent_lock()?;
     Instance::ensure(&instance.state())?;
     journal::start("info", Some(&instance.journal()));
-    runtime()?.block_on(serve(instance, args))
+    if job.options.observe.is_some() {
+        observe::forget(instance)?;
+    }
+    runtime()?.block_on(serve(instance, args, (&job, file)))?;
+    if job.options.observe.is_some() {
+        let names: Vec<String> = job.interfaces.into_iter().map(|(name, _)| name).collect();
+        observe::tell(instance, format, &names)?;
+    }
+    Ok(())
 }
 
-async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
+/// How an agent learns without a word.
+pub(super) fn default_options() -> Options {
+    options(&RunArgs::plain())
+}
+
+fn options(args: &RunArgs) -> Options {
+    Options {
+        train_every: args.train_every,
+        min_samples: args.min_samples,
+        canary_rows: args.canary_rows,
+        sample_one_in: args.sample_one_in,
+        window: WindowLimits {
+            network_share: args.network_share,
+            newcomer_share: args.newcomer_share,
+            // More than 500 years are for ever.
+            newcomer_ns: u64::try_from(args.newcomer_for.as_nanos()).unwrap_or(u64::MAX),
+            ..WindowLimits::default()
+        },
+        record: None,
+        observe: None,
+    }
+}
+
+/// What was typed.
+fn typed(args: &RunArgs) -> Job {
+    let wanted = if args.observe {
+        args.how.observed()
+    } else {
+        args.how.wanted()
+    };
+    let all = args.interfaces.iter();
+    Job {
+        interfaces: all.map(|name| (name.clone(), wanted.clone())).collect(),
+        model: args.how.model.clone(),
+        options: Options {
+            record: recording(args, &args.interfaces),
+            observe: args.observe.then_some(Observe {
+                rate_bps: args.how.rate,
+            }),
+            ..options(args)
+        },
+        metrics: args.metrics,
+    }
+}
+
+/// What a file asks for; the line may add that it only watches or records.
+fn of_file(file: &Path, args: &RunArgs) -> anyhow::Result<Job> {
+    let plain = RunArgs::plain();
+    let told = |how: &UplinkArgs| format!("{how:?}");
+    let learning = |args: &RunArgs| {
+        let Options {
+            train_every,
+            min_samples,
+            canary_rows,
+            sample_one_in,
+            ..
+        } = options(args);
+        (train_every, min_samples, canary_rows, sample_one_in)
+    };
+    if told(&args.how) != told(&plain.how) || learning(args) != learning(&plain) {
+        return Err(OptionsWithoutInterface.into());
+    }
+    let mut job = Job::load(file)?;
+    // What has no key there comes from the line.
+    job.options = Options {
+        train_every: job.options.train_every,
+        min_samples: job.options.min_samples,
+        canary_rows: job.options.canary_rows,
+        sample_one_in: job.options.sample_one_in,
+        observe: job.options.observe,
+        ..options(args)
+    };
+    if args.observe && job.options.observe.is_none() {
+        let rates = job
+            .interfaces
+            .iter()
+            .filter_map(|(_, wanted)| wanted.rate_bps);
+        job.options.observe = Some(Observe {
+            rate_bps: rates.min(),
+        });
+        let watched = UplinkArgs::watching().observed();
+        for (_, wanted) in &mut job.interfaces {
+            *wanted = watched.clone();
+        }
+    }
+    let names: Vec<String> = job
+        .interfaces
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect();
+    job.options.record = recording(args, &names);
+    job.metrics = args.metrics.or(job.metrics);
+    Ok(job)
+}
+
+fn recording(args: &RunArgs, names: &[String]) -> Option<Recording> {
+    args.record.clone().map(|path| Recording {
+        path,
+        max_rows: args.record_rows,
+        session: names.join(" "),
+    })
+}
+
+async fn serve(
+    instance: &Instance,
+    args: &RunArgs,
+    (job, file): (&Job, Option<&Path>),
+) -> anyhow::Result<()> {
     if let Some(path) = args.record.as_ref().filter(|path| path.exists()) {
         bail!("{} is there already: record to a new file", path.display());
     }
     let stop = CancellationToken::new();
     watch_signals(&stop)?;
+    if let Some(length) = args.length {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(length).await;
+            stop.cancel();
+        });
+    }
+    let (datapath, brought_up) = bring_up(instance, job).await?;
+    let started = async {
+        let model = uplink::choose_model(instance, &datapath, &job.model)?;
+        let endpoint = match job.metrics {
+            Some(address) => Some(metrics::listen(address).await?),
+            None => None,
+        };
+        anyhow::Ok((model, endpoint))
+    };
+    let (model, endpoint) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            take_down(instance, &brought_up).await?;
+            return Err(error);
+        }
+    };
+    if let Some(endpoint) = endpoint {
+        tokio::spawn(metrics::serve(endpoint, instance.clone(), stop.clone()));
+    }
+    let (changes, options) = watch::channel(job.options.clone());
+    reload::on_hangup(instance, file, job, changes)?;
+    let ended = agent::run(instance, datapath, model, options, stop).await;
+    if job.options.observe.is_some() {
+        // What only watches is of no use without an agent.
+        take_down(instance, &brought_up).await?;
+    }
+    Ok(ended?)
+}
+
+/// Brings every interface up, or none; tells which were not so before.
+async fn bring_up<'a>(
+    instance: &Instance,
+    job: &'a Job,
+) -> anyhow::Result<(Datapath, Vec<&'a String>)> {
     // All names are checked before the first interface is touched.
-    for interface in &args.interfaces {
+    for (interface, _) in &job.interfaces {
         uplink::index_of(interface)?;
     }
     let mut opened = None;
     let mut brought_up = Vec::new();
-    for interface in &args.interfaces {
-        match uplink::up(instance, interface, &args.how.wanted()).await {
+    for (interface, wanted) in &job.interfaces {
+        match uplink::up(instance, interface, wanted).await {
             Ok((datapath, origin, came)) => {
                 info!(interface, programs = ?origin, state = ?came, "attached");
                 if came == Came::Up {
@@ -58,32 +238,7 @@ async fn serve(instance: &Instance, args: &RunArgs) -> anyhow::Result<()> {
             "adopted"
         );
     }
-    let model = match uplink::choose_model(instance, &datapath, &args.how.model) {
-        Ok(model) => model,
-        Err(error) => {
-            take_down(instance, &brought_up).await?;
-            return Err(error.into());
-        }
-    };
-    let options = Options {
-        train_every: args.train_every,
-        min_samples: args.min_samples,
-        canary_rows: args.canary_rows,
-        sample_one_in: args.sample_one_in,
-        window: WindowLimits {
-            network_share: args.network_share,
-            newcomer_share: args.newcomer_share,
-            newcomer_ns: u64::try_from(args.newcomer_for.as_nanos())
-                .context("--newcomer-for is longer than 500 years")?,
-            ..WindowLimits::default()
-        },
-        record: args.record.clone().map(|path| Recording {
-            path,
-            max_rows: args.record_rows,
-            session: args.interfaces.join(" "),
-        }),
-    };
-    Ok(agent::run(instance, datapath, model, options, stop).await?)
+    Ok((datapath, brought_up))
 }
 
 /// A failed start leaves no interface up that was not so before.

@@ -27,6 +27,7 @@ fn text(status: &Status) -> String {
         instance,
         abi_version: _,
         agent,
+        observes_only,
         model,
         shadow,
         thresholds,
@@ -39,6 +40,9 @@ fn text(status: &Status) -> String {
         Some(agent) => format!("agent    running, pid {}", agent.pid),
         None => "agent    not running: no learning (start it with `treeline run`)".to_owned(),
     });
+    if *observes_only {
+        lines.push("act      none: it watches only, and no packet is touched".to_owned());
+    }
     lines.push(match model {
         Some(model) => format!(
             "model    generation {}, {} nodes, depth {}, {} packets classified",

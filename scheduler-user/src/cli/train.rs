@@ -8,7 +8,7 @@ use scheduler_common::sample::Hook;
 use serde::Serialize;
 use tracing::info;
 
-use super::{Format, print, print_json};
+use super::{Format, print, print_json, progress};
 use crate::{
     dataset::{Row, store},
     learning::unix_now_s,
@@ -92,6 +92,7 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
         train_share: args.train_share,
         ..JudgeLimits::default()
     };
+    let spinner = progress::spinner("reading, learning, judging");
     let data = load(&args.from, &limits)?;
     if data.parts.train.is_empty() {
         bail!(
@@ -146,6 +147,7 @@ pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
         partial_dependence: training::partial_dependence(&model, &data.parts.held_out),
         model: file,
     };
+    spinner.finish_and_clear();
     match format {
         Format::Json => print_json(&outcome),
         Format::Text => {
@@ -166,7 +168,10 @@ fn named(name: &str) -> anyhow::Result<Box<dyn Trainer>> {
 }
 
 fn search(rows: &[Row]) -> anyhow::Result<SearchReport> {
+    let bar = progress::bar(0, "searching");
     let report = training::search(rows, &SearchPlan::default(), |step| {
+        bar.set_length(step.of as u64);
+        bar.set_position(step.done as u64);
         let Candidate {
             trainer,
             parameters,
@@ -181,6 +186,7 @@ fn search(rows: &[Row]) -> anyhow::Result<SearchReport> {
             step.of
         );
     })?;
+    bar.finish_and_clear();
     Ok(report)
 }
 

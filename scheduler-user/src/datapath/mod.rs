@@ -8,6 +8,7 @@ pub mod clock;
 mod error;
 mod ingress;
 mod maps;
+mod probe;
 mod types;
 
 use std::{fs, path::PathBuf};
@@ -31,6 +32,7 @@ pub use self::{
     attach::{EgressChoice, Hooking, Hooks, Order},
     error::DatapathError,
     maps::{ActiveTable, Staged},
+    probe::{Trial, trial},
 };
 use crate::instance::{BPFFS, Instance};
 

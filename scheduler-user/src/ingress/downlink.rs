@@ -40,7 +40,7 @@ pub enum DownlinkError {
 }
 
 /// Name of the IFB device of an interface; an index has at most ten digits, so it is a valid one.
-fn device_name(ifindex: u32) -> String {
+pub(crate) fn device_name(ifindex: u32) -> String {
     format!("tl{ifindex}")
 }
 

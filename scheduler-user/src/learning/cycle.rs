@@ -5,6 +5,7 @@ use std::time::Instant;
 use scheduler_common::features::Feature;
 
 use crate::{
+    advice::Advice,
     canary::Trial,
     dataset::Row,
     model::Model,
@@ -47,6 +48,35 @@ pub(crate) struct Cycle {
     pub(crate) retirement: Option<Retirement>,
     /// The model that ran when it was judged.
     pub(crate) against: Option<u32>,
+    /// What acting would be worth, where nothing is to act.
+    pub(crate) advice: Option<Advice>,
+}
+
+impl Cycle {
+    /// Adds what the candidate would be worth if it may act, else `acting`, else aging.
+    pub(crate) fn advise(&mut self, rows: &[Row], acting: Option<&Model>, limits: &JudgeLimits) {
+        let fresh = match &self.outcome {
+            Outcome::Trained(Ok(trained)) if acting.is_none() => {
+                let Trained {
+                    candidate, verdict, ..
+                } = &**trained;
+                let may_act = verdict.accepted.then_some(candidate);
+                Advice::of(rows, may_act, limits)
+                    .map(|advice| advice.because(verdict.accepted, &verdict.reason))
+            }
+            _ => Advice::of(rows, acting, limits).map(|advice| {
+                let accepted = acting.is_some();
+                let reason = match acting {
+                    Some(model) => {
+                        format!("the judge has accepted generation {}", model.generation)
+                    }
+                    None => "too little was seen to learn from".to_owned(),
+                };
+                advice.because(accepted, &reason)
+            }),
+        };
+        self.advice = fresh;
+    }
 }
 
 /// Does the work on the window's rows, and judges the running model on the later of them.
@@ -65,6 +95,7 @@ pub(crate) fn work(
         outcome,
         retirement: running.map(|running| retire(running, rows, limits)),
         against: running.map(|running| running.generation),
+        advice: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Samples → window → model → shadow → work: one cycle after another.
 
+mod advising;
 pub(crate) mod cycle;
 pub(crate) mod mind;
 mod watching;
@@ -11,7 +12,11 @@ use std::{
 };
 
 use scheduler_common::sample::Sample;
-use tokio::{sync::mpsc, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -26,10 +31,8 @@ use crate::{
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
-    model::{Model, Thresholds},
+    model::Model,
     record::Labels,
-    simulate::Within,
-    training::JudgeLimits,
 };
 
 /// How often the learner looks whether it has been taken down.
@@ -90,12 +93,13 @@ impl Learner {
         mut self,
         datapath: Datapath,
         batches: mpsc::Receiver<Vec<Sample>>,
+        changes: watch::Receiver<Options>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         if let Some(recording) = &self.options.record {
             self.labels = Labels::new(Some(recording.create()?));
         }
-        let learned = self.learn(&datapath, batches, stop).await;
+        let learned = self.learn(&datapath, batches, changes, stop).await;
         let closed = self.labels.close(&datapath);
         learned?;
         let closed = closed?;
@@ -109,6 +113,7 @@ impl Learner {
         &mut self,
         datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
+        mut changes: watch::Receiver<Options>,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         let mut cycle = tokio::time::interval(self.options.train_every);
@@ -129,6 +134,13 @@ impl Learner {
                     }
                     None => break,
                 },
+                Ok(()) = changes.changed() => {
+                    let options = changes.borrow_and_update().clone();
+                    self.take_over(datapath, options)?;
+                    cycle = tokio::time::interval(self.options.train_every);
+                    cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    cycle.tick().await;
+                }
                 _ = cycle.tick() => {
                     self.follow(datapath)?;
                     self.begin_cycle(datapath)?;
@@ -147,6 +159,9 @@ impl Learner {
                     self.take_rows(&rows);
                 }
             }
+        }
+        if self.options.observe.is_some() {
+            self.advise_at_last(datapath).await?;
         }
         // Nobody would judge it.
         if datapath.is_pinned() {
@@ -242,13 +257,20 @@ impl Learner {
         let rows = taught;
         let running = self.mind.running.clone();
         let limits = self.limits(datapath)?;
+        let acting = self.observed_model();
+        let observes = self.options.observe.is_some();
         self.working = Some(tokio::task::spawn_blocking(move || {
-            cycle::work(work, &rows, running.as_deref(), &limits)
+            let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
+            if observes {
+                cycle.advise(&rows, acting.as_deref(), &limits);
+            }
+            cycle
         }));
         Ok(())
     }
 
     fn end_cycle(&mut self, datapath: &Datapath, cycle: Cycle) -> Result<(), LearningError> {
+        self.tell_advice(cycle.advice.as_ref());
         let lock = self.handover.registry().lock();
         if let Err(error) = &lock {
             // A disk that refuses hinders no fall back.
@@ -257,6 +279,7 @@ impl Learner {
         self.follow(datapath)?;
         let is_current = self.mind.is_current(&cycle);
         if is_current
+            && self.options.observe.is_none()
             && let Outcome::Trained(Ok(trained)) = &cycle.outcome
             && let Some(recut) = &trained.recut
         {
@@ -275,18 +298,6 @@ impl Learner {
             self.reconsider(datapath, cycle.retirement)?;
         }
         Ok(())
-    }
-
-    /// What a model must show on this host: on its slowest link with the leaves that stand there, under the settings in
-    /// force, against aging with its own cuts.
-    fn limits(&self, datapath: &Datapath) -> Result<JudgeLimits, LearningError> {
-        let mut limits = limits(&self.instance);
-        limits.link.settings = datapath.settings()?;
-        limits.aging = match &self.mind.running {
-            Some(model) => model.aging_thresholds.unwrap_or_default(),
-            None => Thresholds::from(&limits.link.settings),
-        };
-        Ok(limits)
     }
 
     fn note_training(&self, trained: &Trained) {
@@ -340,25 +351,6 @@ async fn finished(
         Some(handle) => handle.await,
         None => std::future::pending().await,
     }
-}
-
-/// What a model must show on this host: on its slowest link, with the leaves that stand there.
-fn limits(instance: &Instance) -> JudgeLimits {
-    let records = instance.records().unwrap_or_else(|error| {
-        warn!(%error, what = "judged as on a link of the default rate", "cycle");
-        Vec::new()
-    });
-    let shaped = records
-        .iter()
-        .filter_map(|record| Some((record.rate_bps?, record)));
-    let Some((rate_bps, record)) = shaped.min_by_key(|(rate_bps, _)| *rate_bps) else {
-        return JudgeLimits::default();
-    };
-    let mut limits = JudgeLimits::of_rate(rate_bps);
-    if record.leaf == "fq_codel" {
-        limits.link.within = Within::Fair;
-    }
-    limits
 }
 
 fn number(model: Option<&Model>) -> Option<u32> {

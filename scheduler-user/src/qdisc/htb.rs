@@ -21,7 +21,7 @@ pub(super) const TCA_HTB_OFFLOAD: u16 = 9;
 /// The interface version that the kernel asks for when an htb qdisc is made.
 pub(super) const HTB_VERSION: u32 = 3;
 /// Divisor that gives a class's quantum where none is set; ours all set one.
-const RATE_TO_QUANTUM: u32 = 10;
+pub(super) const RATE_TO_QUANTUM: u32 = 10;
 const LINKLAYER_ETHERNET: u8 = 1;
 /// `struct tc_ratespec`: the rate follows 8 bytes of table parameters.
 const RATESPEC_BYTES: usize = 12;
@@ -32,9 +32,9 @@ const BURST_BYTES: u64 = 16_000;
 /// Above 640 Mbit/s the burst must bridge the time until a timer fires.
 const BURST_US: u64 = 200;
 /// A band's burst at its guaranteed rate: one packet, so that it hardly delays higher bands.
-const GUARANTEED_BURST_BYTES: u64 = 1600;
+pub(super) const GUARANTEED_BURST_BYTES: u64 = 1600;
 /// What a band may send in its turn among bands of equal priority, measured to work well.
-const QUANTUM_BYTES: u32 = 60_000;
+pub(super) const QUANTUM_BYTES: u32 = 60_000;
 /// The kernel counts buffers in ticks of this length.
 pub(super) const TICK_NS: u64 = 64;
 
@@ -141,7 +141,7 @@ fn ratespec(bytes_per_second: u64) -> [u8; RATESPEC_BYTES] {
     ]
 }
 
-fn burst_bytes(rate_bps: u64) -> u64 {
+pub(super) fn burst_bytes(rate_bps: u64) -> u64 {
     BURST_BYTES.max(rate_bps / 8 * BURST_US / 1_000_000)
 }
 

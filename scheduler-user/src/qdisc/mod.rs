@@ -5,13 +5,16 @@
 //! `ets` or `fq`, or what an administrator has set up; `mapping` tells how bands are named to it. Everything
 //! goes over netlink, in the network namespace of the calling thread.
 
+mod card;
 mod clsact;
+pub mod commands;
 mod error;
 mod htb;
 mod ifb;
 mod mapping;
 mod netlink;
 mod plan;
+mod probe;
 mod rate;
 mod saved;
 mod sorter;
@@ -27,11 +30,13 @@ use self::netlink::{Netlink, ROOT, TcObject, handle_text};
 pub use scheduler_common::class::{QDISC_MAJOR, class_handle};
 
 pub use self::{
+    card::{Card, card},
     clsact::remove_clsact,
     error::QdiscError,
     ifb::{Device, device, make_ifb, redirect, remove_link, stop_redirect},
     mapping::{Mapping, mapping},
     plan::{LeafChoice, Plan},
+    probe::{Ability, RootOwner, ability, check_restorable, filters, root_owner},
     rate::{format_rate, parse_rate},
     saved::Saved,
     sorter::{RootChoice, install_sorter},

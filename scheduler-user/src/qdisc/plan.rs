@@ -71,7 +71,7 @@ impl Plan {
         })
     }
 
-    pub(super) fn check(&self) -> Result<(), QdiscError> {
+    pub(crate) fn check(&self) -> Result<(), QdiscError> {
         let Self {
             rate_bps, bands, ..
         } = *self;

@@ -14,12 +14,12 @@ use super::{
 };
 
 /// What a queue holds where no rate bounds it: the kernel's own `txqueuelen`.
-const LIMIT_PACKETS: u32 = 1000;
+pub(super) const LIMIT_PACKETS: u32 = 1000;
 /// Bands of `ets` that are served before all others.
-const STRICT_BANDS: u8 = 2;
+pub(super) const STRICT_BANDS: u8 = 2;
 /// What the lowest band of `ets` may send in a turn: one full packet.
-const LOWEST_QUANTUM_BYTES: u32 = 1514;
-const PRIORITIES: usize = 16;
+pub(super) const LOWEST_QUANTUM_BYTES: u32 = 1514;
+pub(super) const PRIORITIES: usize = 16;
 
 const TCA_ETS_NBANDS: u16 = 1;
 const TCA_ETS_NSTRICT: u16 = 2;
@@ -57,7 +57,7 @@ impl RootChoice {
         }
     }
 
-    const fn has_classes(self) -> bool {
+    pub(super) const fn has_classes(self) -> bool {
         matches!(self, Self::Prio | Self::Ets)
     }
 

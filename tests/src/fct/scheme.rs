@@ -179,7 +179,9 @@ pub(crate) enum Standing<'a> {
         marking: Option<Marking>,
     },
     Programs(&'a Treeline<'a>),
-    Peer { _guard: Guard<'a> },
+    Peer {
+        _guard: Guard<'a>,
+    },
 }
 
 impl Standing<'_> {

@@ -1,33 +1,27 @@
 //! An interface brought up and taken down: programs, hooks, qdisc, record.
 
-use std::path::PathBuf;
+mod down;
+mod error;
+mod model;
+pub mod plan;
 
 use nix::net::if_::if_nametoindex;
-use scheduler_common::settings::{Settings, settings_flags};
+use scheduler_common::settings::{Act, Settings, settings_flags};
 use tracing::{info, warn};
 
+use self::down::{restore, undo};
+pub use self::{
+    down::{down, down_all},
+    error::UplinkError,
+    model::{ModelChoice, choose_model},
+};
 use crate::{
     acts::{self, Acts},
-    datapath::{Datapath, DatapathError, EgressChoice, Hooking, Order, Origin},
-    deploy::{DeployError, deploy},
-    handover::{Handover, HandoverError},
-    ingress::{DownlinkError, Ingress, setup},
-    instance::{Instance, InstanceError, Record},
-    model::{LoadError, Model, Registry},
-    qdisc::{self, LeafChoice, QdiscError, Restored, RootChoice, Saved},
+    datapath::{Datapath, EgressChoice, Hooking, Order, Origin},
+    ingress::{Ingress, setup},
+    instance::{Instance, Record},
+    qdisc::{self, LeafChoice, RootChoice, Saved},
 };
-
-/// Which model acts at first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ModelChoice {
-    /// What already acts, else the newest of the registry, else none.
-    #[default]
-    Latest,
-    /// None: aging alone.
-    None,
-    /// The model in this file.
-    File(PathBuf),
-}
 
 /// What is wanted of an interface.
 #[derive(Clone, Debug)]
@@ -52,9 +46,25 @@ pub struct Wanted {
     pub flow_entries: u32,
     /// What to do with what comes in.
     pub ingress: Ingress,
+    /// Watch only: no packet and no qdisc is touched, on any interface of the instance.
+    pub observe: bool,
 }
 
 impl Wanted {
+    /// Fails where what is wanted contradicts itself.
+    pub(crate) fn check(&self, interface: &str) -> Result<(), UplinkError> {
+        if (self.root == RootChoice::Htb) != self.rate_bps.is_some() {
+            return Err(UplinkError::RateAndRoot);
+        }
+        if self.ingress.rate_bps.is_some() && self.root != RootChoice::Htb {
+            return Err(UplinkError::DownlinkNeedsRate {
+                interface: interface.to_owned(),
+                root: self.root,
+            });
+        }
+        Ok(())
+    }
+
     const fn hooking(&self) -> Hooking {
         Hooking {
             egress: self.egress,
@@ -90,109 +100,6 @@ pub enum Went {
     },
 }
 
-/// Why an interface could not be brought up or taken down.
-#[derive(Debug, thiserror::Error)]
-pub enum UplinkError {
-    /// The name is unknown here.
-    #[error("no interface {name:?} in this network namespace; there are: {}", present.join(", "))]
-    NoSuchInterface {
-        /// The name.
-        name: String,
-        /// What there is.
-        present: Vec<String>,
-    },
-    /// The instance's files.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// The kernel programs.
-    #[error(transparent)]
-    Datapath(#[from] DatapathError),
-    /// The queueing hierarchy.
-    #[error("{interface}: {source}")]
-    Qdisc {
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: QdiscError,
-    },
-    /// HTB without a rate, or a rate without HTB.
-    #[error(
-        "only htb shapes to a rate, and it needs one: pass `--rate` without `--qdisc`, or `--qdisc \
-         prio|ets|fq|keep` without `--rate`"
-    )]
-    RateAndRoot,
-    /// Departure times are asked for where nothing keeps them.
-    #[error(
-        "{interface}: `--pace` needs the fq qdisc, which keeps departure times, and {kind} stands there: pass \
-         `--qdisc fq`"
-    )]
-    NoPacing {
-        /// The interface.
-        interface: String,
-        /// Kind of its qdisc.
-        kind: String,
-    },
-    /// Another interface of the instance reads other priorities.
-    #[error(
-        "all interfaces of an instance share one table of priorities, and {other} needs another one \
-         ({theirs}; here {ours}): bring this one up under its own `--instance NAME`"
-    )]
-    OtherPriorities {
-        /// The other interface.
-        other: String,
-        /// What stands there.
-        theirs: String,
-        /// What stands here.
-        ours: String,
-    },
-    /// A shaped downlink has classes of HTB, and the uplink's priorities name others.
-    #[error(
-        "--ingress-rate shapes by htb, whose classes need priorities that another root ({root:?}) of {interface} would not \
-         understand: pass `--rate` as well"
-    )]
-    DownlinkNeedsRate {
-        /// The interface.
-        interface: String,
-        /// Its root qdisc.
-        root: RootChoice,
-    },
-    /// The downlink.
-    #[error("{interface}: {source}")]
-    Downlink {
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: DownlinkError,
-    },
-    /// The ingress program has no place, and what was asked for needs it.
-    #[error(
-        "{interface} takes no ingress program, so --steer, --metadata and --police can't work: another \
-         XDP program is attached (`ip link set dev {interface} xdp off` removes it) or the driver \
-         takes none; or leave these options out"
-    )]
-    NoIngress {
-        /// The interface.
-        interface: String,
-    },
-    /// Packets can't be handed to other CPUs there.
-    #[error("{interface} can't steer: {why}; leave out --steer")]
-    CannotSteer {
-        /// The interface.
-        interface: String,
-        /// Why.
-        why: &'static str,
-    },
-    /// The model asked for.
-    #[error(transparent)]
-    Model(#[from] LoadError),
-    /// The model would not go into the kernel.
-    #[error(transparent)]
-    Deploy(#[from] DeployError),
-    /// The model that was named can't be put to work.
-    #[error(transparent)]
-    Handover(#[from] HandoverError),
-}
-
 /// Index of an interface in this network namespace.
 ///
 /// # Errors
@@ -225,20 +132,20 @@ pub async fn up(
     interface: &str,
     wanted: &Wanted,
 ) -> Result<(Datapath, Origin, Came), UplinkError> {
-    if (wanted.root == RootChoice::Htb) != wanted.rate_bps.is_some() {
-        return Err(UplinkError::RateAndRoot);
-    }
-    if wanted.ingress.rate_bps.is_some() && wanted.root != RootChoice::Htb {
-        return Err(UplinkError::DownlinkNeedsRate {
-            interface: interface.to_owned(),
-            root: wanted.root,
-        });
-    }
+    wanted.check(interface)?;
     let ifindex = index_of(interface)?;
     let _lock = instance.lock()?;
     forget_stale(instance, interface, ifindex).await?;
-    let (datapath, origin) =
-        Datapath::open_or_load(instance, &Settings::default(), wanted.flow_entries)?;
+    check_observes_alone(instance, (interface, ifindex), wanted)?;
+    let fresh = Settings {
+        act: if wanted.observe {
+            Act::Observe as u32
+        } else {
+            Act::Priority as u32
+        },
+        ..Settings::default()
+    };
+    let (datapath, origin) = Datapath::open_or_load(instance, &fresh, wanted.flow_entries)?;
     let flow_entries = datapath.flow_entries()?;
     if flow_entries < wanted.flow_entries {
         warn!(
@@ -270,6 +177,32 @@ pub async fn up(
             }
             Err(error)
         }
+    }
+}
+
+/// What the programs do to packets holds for all interfaces: fails where another one wants the contrary.
+fn check_observes_alone(
+    instance: &Instance,
+    (interface, ifindex): (&str, u32),
+    wanted: &Wanted,
+) -> Result<(), UplinkError> {
+    let Ok(Some(datapath)) = Datapath::open(instance) else {
+        // Nothing is loaded, or what will be replaced.
+        return Ok(());
+    };
+    let observes = datapath.settings()?.act == Act::Observe as u32;
+    let records = instance.records()?;
+    // Watching an interface that is scheduled would end that; one that was watched may be scheduled.
+    let other = records
+        .into_iter()
+        .find(|record| (record.ifindex != ifindex || wanted.observe) && is_present(record));
+    match other {
+        Some(other) if observes != wanted.observe => Err(UplinkError::ObservesOnly {
+            interface: interface.to_owned(),
+            other: other.name,
+            scheduled: !observes,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -450,161 +383,4 @@ async fn forget_stale(
         );
     }
     Ok(())
-}
-
-/// Takes one interface down; with the last one the programs go too.
-///
-/// # Errors
-/// What failed; it can be called again.
-pub async fn down(instance: &Instance, interface: &str) -> Result<Went, UplinkError> {
-    let _lock = instance.lock()?;
-    let Some(record) = instance
-        .records()?
-        .into_iter()
-        .find(|record| record.name == interface)
-    else {
-        return Ok(Went::NotUp);
-    };
-    let datapath = match Datapath::open(instance) {
-        Ok(datapath) => datapath,
-        // Another version's programs go with the last pin; there is nothing to ask them.
-        Err(DatapathError::AbiVersion { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    setup::take_off(datapath.as_ref(), &record).await?;
-    if let Some(datapath) = &datapath {
-        datapath.detach(&record)?;
-    }
-    let restored = take_off(&record).await?;
-    instance.remove_record(record.ifindex)?;
-    if instance.records()?.is_empty() {
-        Datapath::unload_all(instance)?;
-    }
-    info!(interface, "down");
-    Ok(match restored {
-        Some(Restored::LeftAlone { kind, .. }) => Went::QdiscLeftAlone { kind },
-        _ => Went::Down,
-    })
-}
-
-/// Takes every interface down and removes every pin, also those without a record.
-///
-/// # Errors
-/// What failed; it can be called again.
-pub async fn down_all(instance: &Instance) -> Result<Vec<(String, Went)>, UplinkError> {
-    let mut all = Vec::new();
-    for record in instance.records()? {
-        let went = down(instance, &record.name).await?;
-        all.push((record.name, went));
-    }
-    let _lock = instance.lock()?;
-    Datapath::unload_all(instance)?;
-    Ok(all)
-}
-
-/// Restores the qdiscs of a recorded interface; `None` if the interface is gone.
-async fn take_off(record: &Record) -> Result<Option<Restored>, UplinkError> {
-    if !is_present(record) {
-        warn!(
-            interface = record.name,
-            "the interface is gone, and its qdisc with it"
-        );
-        return Ok(None);
-    }
-    let on = (record.name.as_str(), record.ifindex);
-    let restored = restore(on, record.root, &record.saved).await?;
-    if record.added_clsact {
-        let removed = qdisc::remove_clsact(record.ifindex)
-            .await
-            .map_err(|source| UplinkError::Qdisc {
-                interface: record.name.clone(),
-                source,
-            })?;
-        if !removed {
-            info!(
-                interface = record.name,
-                why = "others' filters hang on it",
-                "clsact stays"
-            );
-        }
-    }
-    Ok(Some(restored))
-}
-
-async fn undo(datapath: &Datapath, record: &Record) -> Result<(), UplinkError> {
-    setup::take_off(Some(datapath), record).await?;
-    datapath.detach(record)?;
-    take_off(record).await.map(drop)
-}
-
-async fn restore(
-    (interface, ifindex): (&str, u32),
-    root: RootChoice,
-    saved: &Saved,
-) -> Result<Restored, UplinkError> {
-    if root == RootChoice::Keep {
-        return Ok(Restored::AlreadyGone);
-    }
-    qdisc::restore(ifindex, saved)
-        .await
-        .map_err(|source| UplinkError::Qdisc {
-            interface: interface.to_owned(),
-            source,
-        })
-}
-
-/// Puts the chosen model to work and returns it, if there is one.
-///
-/// # Errors
-/// If a model was named and can't be used. Damaged models of the registry are skipped with a warning.
-pub fn choose_model(
-    instance: &Instance,
-    datapath: &Datapath,
-    choice: &ModelChoice,
-) -> Result<Option<Model>, UplinkError> {
-    let registry = Registry::new(instance.models());
-    match choice {
-        ModelChoice::None => {
-            if Handover::new(instance).take_out(datapath)?.is_some() {
-                info!(
-                    what = "aging rules",
-                    why = "asked for no model",
-                    "model taken out"
-                );
-            }
-            Ok(None)
-        }
-        ModelChoice::File(path) => {
-            let named = Registry::load_file(path)?;
-            if let Some(active) = datapath.active()?
-                && let Ok(acting) = registry.load(active.generation)
-                && acting.unnumbered() == named.unnumbered()
-            {
-                info!(generation = active.generation, file = %path.display(), "model goes on");
-                return Ok(Some(acting));
-            }
-            let (model, _) = Handover::new(instance).push(datapath, path)?;
-            info!(generation = model.generation, file = %path.display(), "model deployed");
-            Ok(Some(model))
-        }
-        ModelChoice::Latest => {
-            if let Some(active) = datapath.active()? {
-                info!(generation = active.generation, "model goes on");
-                return Ok(registry.load(active.generation).ok());
-            }
-            let (model, skipped) = registry.latest_valid()?;
-            for skip in skipped {
-                warn!(file = %skip.path.display(), why = %skip.reason, "model skipped");
-            }
-            if let Some(model) = &model {
-                deploy(datapath, model)?;
-                info!(
-                    generation = model.generation,
-                    why = "newest of the registry",
-                    "model deployed"
-                );
-            }
-            Ok(model)
-        }
-    }
 }

@@ -1,0 +1,157 @@
+//! `run --observe` learns and advises, and no packet is another for it.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bed::{
+    mix::{Plan, schedule},
+    netns::{Bed, SERVER_V4, UPLINK},
+    traffic::{self, Play},
+};
+use nix::sys::signal::Signal;
+use scheduler_common::settings::Act;
+use treeline::{advice::Advice, model::Registry};
+
+use crate::support::{agent::Site, privileged};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn offer(bed: &Bed, seed: u64) {
+    let plan = Plan {
+        rate_bps: 100_000_000,
+        load: 0.7,
+        length: Duration::from_millis(2500),
+        shrink: 8.0,
+    };
+    let play = Play {
+        server: SERVER_V4,
+        drain: Duration::from_secs(5),
+        band: None,
+    };
+    traffic::run(bed, schedule(&plan, seed), play, None, &mut || Ok(())).unwrap();
+}
+
+/// Bytes that went through the band classes from the second on.
+fn lower_bands_bytes(bed: &Bed) -> u64 {
+    let text = bed
+        .server
+        .tc(&format!("-s class show dev {UPLINK}"))
+        .unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let lower =
+        |line: &&str| (2..=8).any(|band| line.starts_with(&format!("class htb 7e:{band} ")));
+    lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| lower(line))
+        .map(|(at, _)| {
+            lines[at + 1]
+                .trim()
+                .split(' ')
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
+        .sum()
+}
+
+#[test]
+fn watching_learns_and_advises_and_touches_no_packet_and_no_qdisc() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    // A hierarchy that shows every priority, made by hand as the dry run says.
+    let dry = site.up(&["--dry-run"]).expect(0).stdout;
+    let of_tc: Vec<&str> = dry
+        .lines()
+        .filter(|line| line.starts_with("tc qdisc") || line.starts_with("tc class"))
+        .collect();
+    bed.server
+        .output(Command::new("sh").args(["-e", "-c", &of_tc.join("\n")]))
+        .unwrap();
+    let look = || {
+        let show = |what: &str| bed.server.tc(&format!("{what} show dev {UPLINK}")).unwrap();
+        (show("qdisc"), show("class"))
+    };
+    let before = look();
+    let agent = site.run(&["--observe", "--train-every", "2s", "--min-samples", "200"]);
+    let deadline = Instant::now() + LIMIT;
+    for seed in 0.. {
+        offer(&bed, seed);
+        let advice = Advice::load(&site.instance.advice()).unwrap();
+        if advice.is_some_and(|advice| advice.accepted) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no advice: {}", agent.log());
+    }
+    assert_eq!(look(), before);
+    assert_eq!(lower_bands_bytes(&bed), 0, "a packet has another priority");
+    assert_eq!(site.datapath().settings().unwrap().act, Act::Observe as u32);
+    assert!(site.counter("decision_points") > 100);
+    site.call(&["status"]).expect(0).says("watches only");
+    // What watches is not scheduled by the way.
+    bed.server
+        .ip("link add spare type veth peer name spare-end")
+        .unwrap();
+    site.call(&["up", "spare", "--rate", "1mbit"])
+        .expect(1)
+        .says("only watched");
+
+    let (ended, log) = agent.end(Signal::SIGTERM);
+    assert!(ended.success(), "{log}");
+    for word in [
+        "no packet and no qdisc was touched",
+        "by service",
+        "tcp ",
+        "up to",
+        "verdict: a model may act",
+    ] {
+        assert!(log.contains(word), "{word:?} is missing: {log}");
+    }
+    assert_eq!(look(), before);
+    site.assert_no_trace();
+    let model = Registry::new(site.instance.models()).load(1).unwrap();
+    assert!(
+        model.scores.is_some(),
+        "what was learned was not judged: {log}"
+    );
+
+    // The same traffic, scheduled: the check above can fail.
+    site.call(&["up", UPLINK, "--qdisc", "keep"]).expect(0);
+    offer(&bed, 1);
+    assert!(lower_bands_bytes(&bed) > 100_000);
+    site.call(&["run", UPLINK, "--observe"])
+        .expect(1)
+        .says("watching would end that");
+}
+
+#[test]
+fn watching_an_idle_link_ends_in_time_and_says_that_nothing_was_seen() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    let done = site
+        .call(&[
+            "run",
+            UPLINK,
+            "--observe",
+            "--for",
+            "1s",
+            "--format",
+            "json",
+        ])
+        .expect(0)
+        .json();
+    assert_eq!(done["schema"], 1);
+    assert!(done["advice"].is_null() && done["interfaces"][0] == UPLINK);
+    site.assert_no_trace();
+    site.call(&["run", UPLINK, "--observe", "--replace"])
+        .expect(2);
+}
