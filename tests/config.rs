@@ -83,6 +83,7 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     };
     let file = File::new(&of(&[(UPLINK, "100mbit"), ("spare", "20mbit")]));
     let agent = site.start(&["run", "--config", &file.path]);
+    await_log(&agent, "attached", 1);
     let mut expected = vec![
         (UPLINK.to_owned(), 100_000_000),
         ("spare".to_owned(), 20_000_000),

@@ -43,7 +43,7 @@ fn look(namespace: &Namespace, device: &str) -> Seen {
     }
 }
 
-/// Without handles such as `8003:`, in an order of its own.
+/// Without handles such as `8003:` and counts, in an order of its own.
 fn lasting(text: &str) -> String {
     let word = |word: &str| {
         // Four digits are the kernel's own choice, but for clsact's.
@@ -60,6 +60,8 @@ fn lasting(text: &str) -> String {
     };
     let mut lines: Vec<String> = text
         .lines()
+        // What follows counts packets, such as those of a link that has just come up.
+        .map(|line| line.split(" direct_packets_stat ").next().unwrap_or_default())
         .map(|line| {
             line.split_whitespace()
                 .map(word)
