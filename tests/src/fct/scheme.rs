@@ -179,14 +179,16 @@ pub(crate) enum Standing<'a> {
         marking: Option<Marking>,
     },
     Programs(&'a Treeline<'a>),
-    Peer(Guard<'a>),
+    Peer {
+        _guard: Guard<'a>,
+    },
 }
 
 impl Standing<'_> {
     pub(crate) const fn marking(&self) -> Option<Marking> {
         match self {
             Self::Shaper { marking, .. } => *marking,
-            Self::Programs(_) | Self::Peer(_) => None,
+            Self::Programs(_) | Self::Peer { .. } => None,
         }
     }
 }
@@ -215,7 +217,8 @@ pub(crate) fn set_up<'a>(
     if let Some(peer) = scheme.peer() {
         let rules = tuned.rules();
         let plan = plan(peer, rate_bps, &rules)?;
-        return Ok(Standing::Peer(plan.install(uplink, UPLINK)?));
+        let guard = plan.install(uplink, UPLINK)?;
+        return Ok(Standing::Peer { _guard: guard });
     }
     let plain = |shaper| Standing::Shaper {
         _shaper: shaper,
