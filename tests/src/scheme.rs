@@ -189,6 +189,7 @@ pub fn queues(namespace: &Namespace) -> Result<Queues> {
 
 #[derive(Deserialize)]
 struct Listed {
+    kind: String,
     parent: Option<String>,
     packets: u64,
     drops: u64,
@@ -202,7 +203,9 @@ fn parse_queues(json: &str) -> Result<Queues> {
         let minor = qdisc
             .parent
             .as_deref()
-            .and_then(|parent| parent.split_once(':')?.1.parse().ok());
+            .and_then(|parent| parent.split_once(':')?.1.parse().ok())
+            // It shapes by itself and has no leaves.
+            .or_else(|| (qdisc.kind == "cake").then_some(0));
         if let Some(minor) = minor {
             let minor: u16 = minor;
             leaves.insert(minor, qdisc);
@@ -226,6 +229,19 @@ mod tests {
         assert_eq!(oracle_band(15_001).get(), 2);
         assert_eq!(oracle_band(u64::MAX).get(), 8);
         assert_eq!(BANDS_BASE + 8, 0x007e_0008);
+    }
+
+    #[test]
+    fn cake_is_its_own_leaf_and_no_queue_is_none() {
+        let root = |kind: &str| {
+            format!(r#"[{{"kind":"{kind}","root":true,"packets":7,"drops":2,"backlog":30}}]"#)
+        };
+        let cake = parse_queues(&root("cake")).unwrap();
+        assert_eq!(
+            (cake.packets, cake.drops, cake.backlog_bytes),
+            (vec![7], 2, 30)
+        );
+        assert_eq!(parse_queues(&root("noqueue")).unwrap(), Queues::default());
     }
 
     #[test]

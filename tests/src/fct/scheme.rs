@@ -217,9 +217,8 @@ pub(crate) fn set_up<'a>(
     if let Some(peer) = scheme.peer() {
         let rules = tuned.rules();
         let plan = plan(peer, rate_bps, &rules)?;
-        return Ok(Standing::Peer {
-            _guard: plan.install(uplink, UPLINK)?,
-        });
+        let guard = plan.install(uplink, UPLINK)?;
+        return Ok(Standing::Peer { _guard: guard });
     }
     let plain = |shaper| Standing::Shaper {
         _shaper: shaper,

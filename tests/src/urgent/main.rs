@@ -226,6 +226,6 @@ mod tests {
             Options::try_parse_from(["urgent", "--schemes", "pfifo,aging-plain,cake-diffserv4"])
                 .unwrap();
         assert_eq!(options.schemes.len(), 3);
-        assert!(Options::try_parse_from(["urgent", "--schemes", "nosuch"]).is_err());
+        Options::try_parse_from(["urgent", "--schemes", "nosuch"]).unwrap_err();
     }
 }
