@@ -61,7 +61,11 @@ fn lasting(text: &str) -> String {
     let mut lines: Vec<String> = text
         .lines()
         // What follows counts packets, such as those of a link that has just come up.
-        .map(|line| line.split(" direct_packets_stat ").next().unwrap_or_default())
+        .map(|line| {
+            line.split(" direct_packets_stat ")
+                .next()
+                .unwrap_or_default()
+        })
         .map(|line| {
             line.split_whitespace()
                 .map(word)

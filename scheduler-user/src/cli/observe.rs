@@ -11,6 +11,9 @@ use crate::{
     simulate::{CLASS_BOUNDS_BYTES, Figures, Replay},
 };
 
+/// The figures of one class of size.
+type OfClass = fn(&Replay) -> Figures;
+
 #[derive(Serialize)]
 struct Outcome<'a> {
     schema: u32,
@@ -81,7 +84,7 @@ fn text(advice: &Advice, interfaces: &[String]) -> String {
     ];
     lines.push(line("all", all, |replay| replay.all));
     let [small, medium] = CLASS_BOUNDS_BYTES.map(|bytes| human_bytes(bytes as f64));
-    let classes: [(String, fn(&Replay) -> Figures); 3] = [
+    let classes: [(String, OfClass); 3] = [
         (format!("up to {small}"), |replay| replay.small),
         (format!("up to {medium}"), |replay| replay.medium),
         ("above".to_owned(), |replay| replay.large),

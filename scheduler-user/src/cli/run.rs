@@ -30,10 +30,11 @@ use crate::{
 pub(super) struct OptionsWithoutInterface;
 
 pub(super) fn run(instance: &Instance, format: Format, args: &RunArgs) -> anyhow::Result<()> {
-    let file = args
-        .interfaces
-        .is_empty()
-        .then(|| args.config.as_deref().unwrap_or(Path::new(config::PATH)));
+    let file = args.interfaces.is_empty().then(|| {
+        args.config
+            .as_deref()
+            .unwrap_or_else(|| Path::new(config::PATH))
+    });
     let job = match file {
         Some(file) => of_file(file, args)?,
         None => typed(args),
