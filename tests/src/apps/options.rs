@@ -102,6 +102,6 @@ mod tests {
         let options = Options::parse_from(["apps", "--quick", "--schemes", "fifo,fq-codel"]);
         assert_eq!(options.schemes, [Rival::Fifo, Rival::FqCodel]);
         assert_eq!((options.rounds(), options.seconds()), (1, 2));
-        assert!(parse_rate("1mbit").is_err());
+        parse_rate("1mbit").unwrap_err();
     }
 }

@@ -174,14 +174,14 @@ mod tests {
         assert_eq!(figures[1], Figure::low("p99_ms", 3.18));
         assert_eq!(figures[2], Figure::high("rate_per_s", 30614.47));
         assert_eq!(milliseconds("1.50s").unwrap().to_bits(), 1500f64.to_bits());
-        assert!(wrk("unable to connect").is_err());
+        wrk("unable to connect").unwrap_err();
     }
 
     #[test]
     fn h2load_logs_microseconds_and_a_page_that_failed_is_an_error() {
         let log = "1795387081488433\t200\t2225\n1795387081538954\t200\t251\n";
         assert_eq!(h2load_log(log).unwrap(), [2.225, 0.251]);
-        assert!(h2load_log("1795387081488433\t404\t2225\n").is_err());
+        h2load_log("1795387081488433\t404\t2225\n").unwrap_err();
     }
 
     #[test]
