@@ -7,7 +7,7 @@ use scheduler_common::tree::Table;
 use crate::{
     dataset::{Row, Window},
     model::{CompileError, Model, compile},
-    training::{JudgeLimits, Parts, Verdict, judge},
+    training::{JudgeLimits, Parts, Verdict, is_undecided, judge},
 };
 
 /// Fresh rows that are kept at most, the first ones: what a trial needs, and bounded memory.
@@ -96,7 +96,10 @@ impl Canary {
     }
 
     /// What a trial needs, to be judged on another thread.
-    pub fn trial(&self, earlier: Vec<Row>) -> Trial {
+    ///
+    /// Should it not decide, the next one waits for as many rows again: who looks often enough sees a gain by chance.
+    pub fn trial(&mut self, earlier: Vec<Row>) -> Trial {
+        self.rows_needed = (2 * self.rows.len()).min(MOST_ROWS);
         Trial {
             model: Arc::clone(&self.model),
             parts: Parts {
@@ -104,6 +107,7 @@ impl Canary {
                 held_out: self.rows.clone(),
             },
             misread: self.misread,
+            is_last: self.rows.len() >= MOST_ROWS,
         }
     }
 }
@@ -114,6 +118,8 @@ pub struct Trial {
     model: Arc<Model>,
     parts: Parts,
     misread: Option<Row>,
+    /// No more rows will be kept.
+    is_last: bool,
 }
 
 impl Trial {
@@ -127,7 +133,7 @@ impl Trial {
     /// Judges the candidate on the fresh rows by the judge's own measures, against what acts now.
     ///
     /// It has won once already; what is asked here is whether it goes on winning. So its gain need not be as sure as then,
-    /// but it has one try. `None` while the rows are of too few messages to judge by.
+    /// but where it surely has none the try is its last. `None` while the rows are of too few messages to tell.
     pub fn judge(&self, running: Option<&Model>, limits: &JudgeLimits) -> Option<Verdict> {
         let limits = JudgeLimits {
             sure: limits.still_sure,
@@ -145,6 +151,7 @@ impl Trial {
             }),
             // Nothing was replayed.
             None if verdict.scores.gains.is_none() => None,
+            None if !self.is_last && is_undecided(&verdict, &limits) => None,
             None => Some(verdict),
         }
     }

@@ -31,10 +31,13 @@ const KINDS: [Feature; 4] = [
     Feature::RequestBytes,
 ];
 
+/// [`Alarm::of`] where the acting model's error has changed.
+pub const ERROR: &str = "error";
+
 /// A change that is no chance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alarm {
-    /// What has changed: `error`, or the name of a feature.
+    /// What has changed: [`ERROR`], or the name of a feature.
     pub of: &'static str,
     /// When it began, monotonic clock.
     pub since_ns: u64,
@@ -110,7 +113,7 @@ impl Errors {
         }
         self.sum = (self.sum + excess).max(0.0);
         (self.sum > ALARM).then(|| Alarm {
-            of: "error",
+            of: ERROR,
             since_ns: self.since_ns,
             reason: format!(
                 "the model's error grew beyond its usual {:.2} ± {:.2} factors of two a message",

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     canary::{Canary, Readiness},
     dataset::{Row, Window, WindowLimits},
-    drift::{Alarm, Drift},
+    drift::{Alarm, Drift, ERROR},
     model::Model,
     training::{TrainError, Verdict},
 };
@@ -73,8 +73,9 @@ impl Mind {
 
     /// Takes in labelled rows, those of one message together; returns the changes that they tell of.
     ///
-    /// What was before a change is forgotten, so that the next candidate learns from what came after; it need not wait
-    /// for the cycle.
+    /// Where the acting model errs more than it did, what was before is forgotten, so that the next candidate learns from what
+    /// came after. Traffic of another kind alone makes nothing false that was learned. Either way the next candidate need not
+    /// wait for the cycle.
     pub(crate) fn see(&mut self, rows: &[Row]) -> Vec<Change> {
         let message = |row: &Row| (row.flow_hash, row.half, row.message, row.hook as u8);
         let messages = rows.chunk_by(|a, b| message(a) == message(b));
@@ -98,9 +99,12 @@ impl Mind {
         }
         let acting = number(self.running.as_deref()).unwrap_or(0);
         let alarm = self.drift.see(rows, acting)?;
-        let forgotten = self.window.forget_before(alarm.since_ns) as u64;
-        if let Some(canary) = &mut self.canary {
-            canary.forget_before(alarm.since_ns);
+        let mut forgotten = 0;
+        if alarm.of == ERROR {
+            forgotten = self.window.forget_before(alarm.since_ns) as u64;
+            if let Some(canary) = &mut self.canary {
+                canary.forget_before(alarm.since_ns);
+            }
         }
         self.is_urgent = true;
         Some(Change { alarm, forgotten })
@@ -121,7 +125,7 @@ impl Mind {
     /// `None` if there is nothing to do.
     pub(crate) fn next(&mut self, is_ready: bool) -> Option<Work> {
         self.is_urgent = false;
-        match &self.canary {
+        match &mut self.canary {
             Some(canary) if is_ready => {
                 let fresh = canary.model().generation;
                 let mut earlier = self.window.rows();

@@ -24,7 +24,7 @@ impl Learner {
             of = alarm.of,
             forgotten,
             rows = self.mind.window.len(),
-            what = "what was before is forgotten, a cycle comes as soon as there are rows enough",
+            what = "a cycle comes as soon as there are rows enough",
             why = alarm.reason,
             "drift"
         );

@@ -289,7 +289,7 @@ mod tests {
         for line in [
             "# TYPE treeline_events counter",
             "treeline_events_total{event=\"egress_packets\"} 5",
-            "# TYPE treeline_band_sent_bytes counter",
+            "# TYPE treeline_model_classified_packets counter",
             "# TYPE treeline_build info",
             "# EOF",
         ] {

@@ -32,6 +32,9 @@ pub struct Advantage {
     /// Change of mean slowdown in the class of size (small, medium, large) that fares worst, as a logarithm of a ratio;
     /// above 0 it is slower.
     pub worst_class: f64,
+    /// Standard error of the same.
+    #[serde(default)]
+    pub worst_class_error: f64,
 }
 
 /// Sums of one contender, by redraw and load.
@@ -84,21 +87,24 @@ impl Advantage {
             .zip(other)
             .map(|(own, other)| gain(own, other))
             .collect();
-        let gain = mean(gains.iter().copied());
-        let variance = gains.iter().map(|it| (it - gain).powi(2)).sum::<f64>()
-            / gains.len().saturating_sub(1).max(1) as f64;
-        let worst_class = (0..CLASSES)
+        let (gain, standard_error) = mean_and_error(&gains);
+        let (worst_class, worst_class_error) = (0..CLASSES)
             .filter_map(|class| class_change(own, other, class))
-            .fold(f64::NEG_INFINITY, f64::max);
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .unwrap_or_default();
         Self {
             gain,
-            standard_error: variance.sqrt(),
-            worst_class: if worst_class.is_finite() {
-                worst_class
-            } else {
-                0.0
-            },
+            standard_error,
+            worst_class,
+            worst_class_error,
         }
+    }
+
+    /// Whether a class of size is slower by more than `most`, by so many standard errors.
+    ///
+    /// It is the worst of several figures, each of few messages, so by itself it is too high.
+    pub fn slows_a_class(&self, standard_errors: f64, most: f64) -> bool {
+        self.worst_class - standard_errors * self.worst_class_error > most
     }
 
     /// Whether the gain is above `least` and above so many standard errors.
@@ -115,17 +121,27 @@ fn gain(own: &[Tally; LOADS.len()], other: &[Tally; LOADS.len()]) -> f64 {
     }))
 }
 
-/// Mean change of a class over redraws, at the load where it is worst.
-fn class_change(own: &Tallies, other: &Tallies, class: usize) -> Option<f64> {
+/// Mean over redraws, and the deviation of one redraw: what other messages would have changed.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let middle = mean(values.iter().copied());
+    let squares = values.iter().map(|it| (it - middle).powi(2)).sum::<f64>();
+    let variance = squares / values.len().saturating_sub(1).max(1) as f64;
+    (middle, variance.sqrt())
+}
+
+/// Change of a class over redraws with its error, at the load where it is worst.
+fn class_change(own: &Tallies, other: &Tallies, class: usize) -> Option<(f64, f64)> {
     let at_load = |load: usize| {
         let changes: Vec<f64> = (own.iter().zip(other))
             .map(|(own, other)| (&own[load], &other[load]))
             .filter(|(own, _)| own.messages[class] >= MIN_CLASS_MESSAGES)
             .map(|(own, other)| (own.class_slowdown(class) / other.class_slowdown(class)).ln())
             .collect();
-        (!changes.is_empty()).then(|| mean(changes.into_iter()))
+        (!changes.is_empty()).then(|| mean_and_error(&changes))
     };
-    (0..LOADS.len()).filter_map(at_load).reduce(f64::max)
+    (0..LOADS.len())
+        .filter_map(at_load)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 #[cfg(test)]

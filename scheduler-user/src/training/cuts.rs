@@ -73,7 +73,7 @@ pub fn recut(thresholds: Thresholds, held_out: &[Row], limits: &JudgeLimits) -> 
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
     let advantage = Advantage::of(&tallies[0], &tallies[1]);
     let is_better = advantage.is_sure(limits.sure, limits.min_gain)
-        && advantage.worst_class <= limits.max_class_loss;
+        && !advantage.slows_a_class(limits.sure, limits.max_class_loss);
     is_better.then_some(Recut {
         thresholds,
         advantage,

@@ -158,7 +158,8 @@ fn on_the_demo_s_services_the_first_bytes_need_not_stay_on_top() {
         "demo: {before:?} of slowdown and completion time without, {after:?} with its own cuts"
     );
     assert!(after[0] >= 0.3 && after[0] > before[0] + 0.05, "{after:?}");
-    assert!(after[1] >= 0.5, "{after:?}");
+    // What it costs: with the first bytes no longer on top a wrong guess weighs more.
+    assert!(after[1] >= 0.25, "{after:?}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub use evaluate::{Accuracy, PredictorScores, Scores};
 pub use examples::{SHORT_BYTES, short_weights};
 pub use forecast::{Closed, Gains, LOADS, LoadGains, forecast};
 pub use insight::{Dependence, DependencePoint, Importance, importances, partial_dependence};
+pub(crate) use judge::is_undecided;
 pub use judge::{JudgeLimits, Retirement, Verdict, judge, retire};
 pub use measures::{BULK_BYTES, Bulk, Calibration, Lean};
 pub use oblivious::Oblivious;

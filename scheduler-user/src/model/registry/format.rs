@@ -61,6 +61,7 @@ fn scores() -> Scores {
         gain: 0.1,
         standard_error: 0.01,
         worst_class: 0.01,
+        worst_class_error: 0.01,
     };
     scores.advantages.insert("RIVAL".to_owned(), advantage);
     scores
