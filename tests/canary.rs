@@ -249,7 +249,8 @@ fn a_change_of_the_traffic_is_noticed_and_brings_a_cycle_before_its_time() {
         (&drifted["step"], &drifted["of"]),
         (&"drifted".into(), &"service_port".into())
     );
-    assert!(drifted["forgotten"].as_u64() >= Some(300), "{drifted}");
+    // Another kind of traffic makes nothing false that was learned.
+    assert_eq!(drifted["forgotten"], 0, "{drifted}");
     assert!(agent.end(Signal::SIGTERM).0.success());
     site.down().expect(0);
     site.assert_no_trace();

@@ -88,6 +88,8 @@ fn an_exchange_under_way_is_the_hosts_too() {
     let mut rng = StdRng::seed_from_u64(9);
     let settings = Settings {
         first_bytes: 3000,
+        // A stream is not asked about.
+        stream_window_us: 0,
         ..unlimited()
     };
     let mut kernel = Kernel::load(&settings);

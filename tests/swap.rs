@@ -86,6 +86,7 @@ fn a_flip_is_whole_and_immediate_under_load() {
     // The first packet of a flow, too, goes by the model.
     let mut kernel = Kernel::load(&Settings {
         first_bytes: 0,
+        stream_window_us: 0,
         ..unlimited()
     });
     kernel.datapath.activate(&table(1, &mut rng)).unwrap();

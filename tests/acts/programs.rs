@@ -94,6 +94,8 @@ fn by_size() -> Settings {
             _pad: 0,
         },
         first_bytes: 0,
+        // Small packets are looked at for what they are told to be, not as a stream.
+        stream_window_us: 0,
         ..Settings::default()
     }
 }
