@@ -1,12 +1,15 @@
 //! A link between two namespaces, and what is seen at its far end.
 
 use std::{
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use bed::netns::{ACCESS, CLIENT_V4, End, Namespace, SERVER_V4, UPLINK};
+use bed::{
+    netns::{ACCESS, CLIENT_V4, End, Namespace, SERVER_V4, UPLINK},
+    wait,
+};
 use scheduler_common::settings::Settings;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -132,9 +135,16 @@ impl Wire {
 }
 
 /// A socket at the far end that takes datagrams.
+///
+/// A program that another test starts at this moment has the descriptors of all tests between its
+/// fork and its exec, so an earlier socket of this port may live a little longer than its owner.
 pub(super) fn receiver(namespace: &Namespace, address: IpAddr) -> UdpSocket {
+    let bind = || match UdpSocket::bind((address, PORT)) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
+        bound => Ok(Some(bound?)),
+    };
     let socket = namespace
-        .enter(|| Ok(UdpSocket::bind((address, PORT))?))
+        .enter(|| wait::until("the port's release", LIMIT, bind))
         .unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
     socket
