@@ -18,7 +18,7 @@ use crate::{
 const PORT: u16 = 7300;
 const REQUEST_BYTES: usize = 200;
 const REPLY_BYTES: usize = 60_000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection that stays open.
 struct Kept {

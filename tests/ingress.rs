@@ -17,7 +17,7 @@ use crate::support::{
     privileged,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// Payload of a full packet, and what HTB and TBF count for it.
 const PAYLOAD_SHARE: f64 = 1448.0 / 1514.0;
 const RATE_BPS: f64 = 50_000_000.0;

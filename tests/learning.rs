@@ -15,7 +15,7 @@ use treeline::model::{Model, Registry};
 
 use crate::support::{agent::Site, privileged};
 
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Offers traffic until `status` shows a model that has classified packets.
 pub(crate) fn learn(bed: &Bed, site: &Site<'_>) -> u32 {

@@ -22,7 +22,7 @@ use treeline::dataset::store::{self, Dataset};
 
 use crate::support::{agent::Site, privileged};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Offers some seconds of traffic.
 fn offer(bed: &Bed, seed: u64) {

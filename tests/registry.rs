@@ -19,7 +19,7 @@ use crate::{
     support::{agent::Site, privileged},
 };
 
-const NOTICE_LIMIT: Duration = Duration::from_secs(20);
+const NOTICE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Predicts `log2` for service `port`, and next to nothing for every other.
 pub(crate) fn by_port(port: u16, log2: f64) -> Model {

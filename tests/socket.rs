@@ -21,7 +21,7 @@ const PORT: u16 = 7100;
 const SHORT_BYTES: usize = 12_000;
 /// More than a socket takes at once.
 const LONG_BYTES: usize = 300_000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// One request, and a reply that is written in one call.
 fn transfer(bed: &Bed, port: u16, reply_bytes: usize) {

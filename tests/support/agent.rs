@@ -24,10 +24,10 @@ use treeline::datapath::Datapath;
 
 use super::OwnInstance;
 
-const START_LIMIT: Duration = Duration::from_secs(20);
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The kernel frees programs and maps after grace periods of RCU.
-const FREE_LIMIT: Duration = Duration::from_secs(10);
+const FREE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The binary of the same build; built now if only the tests were.
 pub(crate) fn binary() -> &'static Path {

@@ -89,7 +89,7 @@ fn sets(kernel: &Kernel, entries: u32) -> Vec<FlowSet> {
 
 /// Pushes the flow until the coarse clock has gone on.
 fn push_later(kernel: &Kernel, known: &Known, after_ticks: u32) -> u32 {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         known.push(kernel);
         let entry = known.entry(kernel).expect("it has just been pushed");
