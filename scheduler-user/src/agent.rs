@@ -24,6 +24,7 @@ use crate::{
     dataset::WindowLimits,
     instance::Instance,
     learning::{Learner, LearningError},
+    metrics::Meters,
     model::Model,
     record::Recording,
     sampling::pollable,
@@ -75,7 +76,8 @@ pub enum AgentError {
     Broken(#[from] JoinError),
 }
 
-/// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by `changes` as they come.
+/// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by `changes` as they come, and
+/// tells `meters` what it does.
 ///
 /// # Errors
 /// What ended it; packets are scheduled on by the last good model all the same.
@@ -84,7 +86,7 @@ pub async fn run(
     datapath: Datapath,
     running: Option<Model>,
     changes: watch::Receiver<Options>,
-    stop: CancellationToken,
+    (meters, stop): (Meters, CancellationToken),
 ) -> Result<(), AgentError> {
     let options = changes.borrow().clone();
     set_sampling(&datapath, options.sample_one_in, SAMPLES_PER_WINDOW)?;
@@ -103,7 +105,7 @@ pub async fn run(
         }
         Err(error) => warn!(%error, "no log of the kernel programs"),
     }
-    let learner = Learner::new(instance, options.clone(), running);
+    let learner = Learner::new(instance, options.clone(), running, meters);
     let reopened = Datapath::open(instance)?;
     let token = stop.clone();
     tasks.spawn(async move {

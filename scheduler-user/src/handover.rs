@@ -12,6 +12,7 @@ use crate::{
     deploy::{DeployError, deploy, rule_by_aging, watch},
     instance::Instance,
     journal::decisions::{Actor, Decision, Decisions, Step},
+    metrics::Meters,
     model::{CompileError, LoadError, Model, Registry, SaveError, Thresholds, compile},
 };
 
@@ -90,6 +91,7 @@ pub struct Handover {
     registry: Registry,
     decisions: Decisions,
     instance: String,
+    meters: Meters,
 }
 
 impl Handover {
@@ -99,7 +101,14 @@ impl Handover {
             registry: Registry::new(instance.models()),
             decisions: Decisions::new(instance.decisions()),
             instance: instance.name().to_owned(),
+            meters: Meters::default(),
         }
+    }
+
+    /// The same, whose steps are counted there.
+    #[must_use]
+    pub(crate) fn counted_by(self, meters: Meters) -> Self {
+        Self { meters, ..self }
     }
 
     /// The models.
@@ -109,6 +118,7 @@ impl Handover {
 
     /// Writes a decision down. That this fails hinders nothing, so it is only told.
     pub fn note(&self, decision: &Decision) {
+        self.meters.decided(&decision.step);
         if let Err(error) = self.decisions.append(decision) {
             warn!(%error, step = decision.step.name(), "the decision could not be written to the journal");
         }

@@ -17,7 +17,8 @@ use crate::{
     datapath::{Datapath, Origin},
     dataset::WindowLimits,
     instance::Instance,
-    journal, metrics,
+    journal,
+    metrics::{self, Meters},
     record::Recording,
     uplink::{self, Came},
 };
@@ -192,12 +193,14 @@ async fn serve(
             return Err(error);
         }
     };
+    let meters = Meters::default();
     if let Some(endpoint) = endpoint {
-        tokio::spawn(metrics::serve(endpoint, instance.clone(), stop.clone()));
+        let (instance, meters) = (instance.clone(), meters.clone());
+        tokio::spawn(metrics::serve(endpoint, instance, meters, stop.clone()));
     }
     let (changes, options) = watch::channel(job.options.clone());
     reload::on_hangup(instance, file, job, changes)?;
-    let ended = agent::run(instance, datapath, model, options, stop).await;
+    let ended = agent::run(instance, datapath, model, options, (meters, stop)).await;
     if job.options.observe.is_some() {
         // What only watches is of no use without an agent.
         take_down(instance, &brought_up).await?;

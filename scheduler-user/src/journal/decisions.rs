@@ -114,6 +114,22 @@ pub enum Step {
 }
 
 impl Step {
+    /// The names of all, in the order of a model's life.
+    pub const NAMES: [&str; 12] = [
+        "trained",
+        "refused",
+        "shadowed",
+        "dropped",
+        "drifted",
+        "promoted",
+        "fell-back",
+        "recut",
+        "taken-out",
+        "pushed",
+        "rolled-back",
+        "imported",
+    ];
+
     /// Its name, as in the file.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! Logs: to people on stderr, and as JSON lines to a bounded file.
 
 pub mod decisions;
+mod troubles;
 
 use std::{
     fs::File,
@@ -9,6 +10,7 @@ use std::{
     sync::Mutex,
 };
 
+pub use self::troubles::troubles;
 use file_rotate::{ContentLimit, FileRotate, compression::Compression, suffix::AppendCount};
 use tracing_subscriber::{
     EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -45,6 +47,7 @@ pub fn start(default_level: &str, journal: Option<&Path>) {
     });
     // A second start in one process would be a mistake of ours, and harmless.
     let _already = tracing_subscriber::registry()
+        .with(troubles::Count)
         .with(stderr)
         .with(file)
         .try_init()

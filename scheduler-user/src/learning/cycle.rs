@@ -25,6 +25,17 @@ pub(crate) enum Work {
     Watch,
 }
 
+impl Work {
+    /// Its name in metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Try(_) => "try",
+            Self::Watch => "watch",
+        }
+    }
+}
+
 /// What came of it.
 pub(crate) enum Outcome {
     Trained(Result<Box<Trained>, TrainError>),

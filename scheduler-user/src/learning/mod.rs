@@ -8,7 +8,7 @@ mod watching;
 use std::{
     io,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use scheduler_common::sample::Sample;
@@ -26,11 +26,13 @@ use self::{
 };
 use crate::{
     agent::Options,
+    canary::Canary,
     datapath::{Datapath, DatapathError},
     dataset::{Row, store::StoreError},
     handover::{Handover, HandoverError},
     instance::Instance,
     journal::decisions::{Actor, Decision, Step},
+    metrics::Meters,
     model::Model,
     record::Labels,
 };
@@ -63,14 +65,21 @@ pub struct Learner {
     labels: Labels,
     mind: Mind,
     working: Option<JoinHandle<Cycle>>,
+    meters: Meters,
 }
 
 impl Learner {
     /// A learner with an empty window; `running` is the model that acts now.
-    pub fn new(instance: &Instance, options: Options, running: Option<Model>) -> Self {
+    pub fn new(
+        instance: &Instance,
+        options: Options,
+        running: Option<Model>,
+        meters: Meters,
+    ) -> Self {
+        meters.acts(running.as_ref());
         Self {
             instance: instance.clone(),
-            handover: Handover::new(instance),
+            handover: Handover::new(instance).counted_by(meters.clone()),
             mind: Mind::new(
                 options.window,
                 Needs {
@@ -82,6 +91,7 @@ impl Learner {
             options,
             labels: Labels::new(None),
             working: None,
+            meters,
         }
     }
 
@@ -176,9 +186,14 @@ impl Learner {
     }
 
     fn take_rows(&mut self, rows: &[Row]) {
+        self.meters.saw(rows);
+        self.meters
+            .joined(self.labels.counts(), self.labels.waiting());
         for change in self.mind.see(rows) {
             self.drifted(&change);
         }
+        let shadow = self.mind.canary.as_ref().map_or(0, Canary::rows);
+        self.meters.holds(self.mind.window.len(), shadow);
     }
 
     /// Takes for the running model what acts by now.
@@ -207,6 +222,7 @@ impl Learner {
                     }
                 },
             );
+        self.meters.acts(self.mind.running.as_deref());
         info!(
             generation = active.unwrap_or(0),
             before = before.unwrap_or(0),
@@ -259,8 +275,11 @@ impl Learner {
         let limits = self.limits(datapath)?;
         let acting = self.observed_model();
         let observes = self.options.observe.is_some();
+        let meters = self.meters.clone();
         self.working = Some(tokio::task::spawn_blocking(move || {
+            let (name, started) = (work.name(), Instant::now());
             let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
+            meters.cycled(name, started.elapsed());
             if observes {
                 cycle.advise(&rows, acting.as_deref(), &limits);
             }
@@ -295,6 +314,10 @@ impl Learner {
         }
         // A candidate that has just taken its place was judged against aging, too.
         if is_current && number(self.mind.running.as_deref()) == cycle.against {
+            let latest = cycle.retirement.as_ref();
+            if let Some(advantage) = latest.and_then(|it| it.advantage.as_ref()) {
+                self.meters.gains(advantage);
+            }
             self.reconsider(datapath, cycle.retirement)?;
         }
         Ok(())
@@ -306,6 +329,7 @@ impl Learner {
             nodes: trained.candidate.summary().nodes as u64,
             train_ms: trained.train_ms,
         };
+        self.meters.trained(trained.train_ms);
         self.note(step, "a cycle was due");
     }
 

@@ -136,6 +136,7 @@ impl Learner {
             undo = change.undo,
             "cycle"
         );
+        self.meters.acts(Some(&model));
         self.mind.running = Some(model.into());
         Ok(())
     }
@@ -213,6 +214,7 @@ impl Learner {
         let change = self
             .handover
             .fall_back(datapath, generation, &retirement.reason)?;
+        self.meters.acts(None);
         warn!(
             generation,
             what = "model taken out, aging rules; another one comes back only through the shadow",

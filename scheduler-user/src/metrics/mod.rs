@@ -1,8 +1,13 @@
 //! Metrics for Prometheus over HTTP, as OpenMetrics or in its older text form.
 //!
-//! A scrape reads what `treeline status` reads; nothing is kept in between. Labels are interface, band and kind of event:
-//! their number does not grow with the traffic.
+//! A scrape reads what `treeline status` reads, and what the agent has measured of itself (`meters`, `delay`). Labels are
+//! interface, band and kind of event: their number does not grow with the traffic. All names stand in [`catalog`].
 
+pub mod catalog;
+mod delay;
+mod host;
+mod meters;
+mod older;
 mod text;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -23,7 +28,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{instance::Instance, status};
+pub use self::meters::Meters;
+use crate::{
+    instance::Instance,
+    journal,
+    status::{self, Status},
+    uplink::UplinkError,
+};
 
 /// Who asks takes no longer.
 const LONGEST_SCRAPE: Duration = Duration::from_secs(10);
@@ -61,8 +72,50 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, MetricsError> {
     Ok(listener)
 }
 
-/// Answers until `stop`.
-pub async fn serve(listener: TcpListener, instance: Instance, stop: CancellationToken) {
+/// What is known at the moment of a scrape.
+struct Scrape<'a> {
+    status: &'a Status,
+    meters: &'a Meters,
+    costs: host::Costs,
+    log_events: [(&'static str, u64); 2],
+    started_unix_s: f64,
+}
+
+/// Who is asked.
+#[derive(Debug)]
+struct Source {
+    instance: Instance,
+    meters: Meters,
+    started_unix_s: f64,
+}
+
+impl Source {
+    /// All metrics, in OpenMetrics.
+    async fn scrape(&self) -> Result<String, UplinkError> {
+        Ok(text::encode(&Scrape {
+            status: &status::gather(&self.instance).await?,
+            meters: &self.meters,
+            costs: host::costs(&self.instance),
+            log_events: journal::troubles(),
+            started_unix_s: self.started_unix_s,
+        }))
+    }
+}
+
+/// Answers until `stop`, and measures meanwhile how long packets wait.
+pub async fn serve(
+    listener: TcpListener,
+    instance: Instance,
+    meters: Meters,
+    stop: CancellationToken,
+) {
+    let measuring = delay::watch(instance.clone(), meters.clone(), stop.clone());
+    tokio::spawn(measuring);
+    let source = Arc::new(Source {
+        instance,
+        meters,
+        started_unix_s: host::now_unix_s(),
+    });
     let places = Arc::new(Semaphore::new(MAX_SCRAPES));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -74,9 +127,9 @@ pub async fn serve(listener: TcpListener, instance: Instance, stop: Cancellation
         };
         match accepted {
             Ok((stream, _from)) => {
-                let instance = instance.clone();
+                let source = Arc::clone(&source);
                 tokio::spawn(async move {
-                    converse(stream, instance).await;
+                    converse(stream, &source).await;
                     drop(place);
                 });
             }
@@ -89,8 +142,8 @@ pub async fn serve(listener: TcpListener, instance: Instance, stop: Cancellation
     }
 }
 
-async fn converse(stream: TcpStream, instance: Instance) {
-    let service = service_fn(|request| answer(request, &instance));
+async fn converse(stream: TcpStream, source: &Source) {
+    let service = service_fn(|request| answer(request, source));
     let connection = http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
@@ -103,7 +156,7 @@ async fn converse(stream: TcpStream, instance: Instance) {
 
 async fn answer(
     request: Request<Incoming>,
-    instance: &Instance,
+    source: &Source,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() != "/metrics" {
         return Ok(plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n"));
@@ -114,8 +167,8 @@ async fn answer(
         response.headers_mut().insert(ALLOW, allowed);
         return Ok(response);
     }
-    let status = match status::gather(instance).await {
-        Ok(status) => status,
+    let body = match source.scrape().await {
+        Ok(body) => body,
         Err(error) => {
             let why = format!("{error}\n");
             return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR, &why));
@@ -124,7 +177,6 @@ async fn answer(
     let accepts = request.headers().get(ACCEPT);
     let open =
         accepts.is_some_and(|value| value.to_str().is_ok_and(|it| it.contains(OPEN_METRICS)));
-    let body = text::encode(&status);
     let (kind, body) = if open {
         (
             format!("{OPEN_METRICS}; version=1.0.0; charset=utf-8"),
@@ -132,7 +184,7 @@ async fn answer(
         )
     } else {
         let kind = "text/plain; version=0.0.4; charset=utf-8".to_owned();
-        (kind, text::in_older_form(&body))
+        (kind, older::in_older_form(&body))
     };
     let mut response = plain(StatusCode::OK, &body);
     if let Ok(kind) = kind.parse() {

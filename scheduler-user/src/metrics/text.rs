@@ -1,17 +1,28 @@
-//! A status as metrics, named by the conventions of Prometheus.
+//! A status and the agent's own measures as metrics, in OpenMetrics.
 
-use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
+use scheduler_common::counter::Counter as Event;
 
+use super::{
+    Scrape,
+    catalog::{self, Metric},
+    host::Costs,
+    meters::{Level, OfBand, whole},
+};
 use crate::{
+    dataset::JoinCounts,
     qdisc::BandStats,
     status::{Interface, Status},
 };
+
+/// A counter of seconds.
+type Seconds = Counter<f64, AtomicU64>;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfInterface {
@@ -19,35 +30,53 @@ struct OfInterface {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfBand {
-    interface: String,
-    band: u32,
+struct OfEvent {
+    event: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfEvent {
-    event: String,
+struct OfFate {
+    fate: &'static str,
 }
 
-/// The status in OpenMetrics.
-pub(super) fn encode(status: &Status) -> String {
-    let mut registry = Registry::with_prefix("treeline");
-    let version = ("version", env!("CARGO_PKG_VERSION"));
-    let abi = status.abi_version.to_string();
-    let build = Info::new(
-        vec![version, ("abi_version", abi.as_str())]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect::<Vec<_>>(),
-    );
-    registry.register(
-        "build",
-        "Version of the agent and of the programs' interface",
-        build,
-    );
-    state(&mut registry, status);
-    events(&mut registry, status);
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfProgram {
+    program: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfLevel {
+    level: &'static str,
+}
+
+/// What is known at a moment, in OpenMetrics.
+pub(super) fn encode(scrape: &Scrape<'_>) -> String {
+    let Scrape {
+        status,
+        meters,
+        costs,
+        log_events,
+        started_unix_s,
+    } = scrape;
+    let mut registry = Registry::default();
     interfaces(&mut registry, status);
+    state(&mut registry, status);
+    meters.register(&mut registry);
+    samples(&mut registry, status, meters.join_counts());
+    events(&mut registry, status);
+    programs(&mut registry, costs);
+    let levels = Family::<OfLevel, Counter>::default();
+    for (level, count) in *log_events {
+        levels.get_or_create(&OfLevel { level }).inc_by(count);
+    }
+    catalog::LOG_EVENTS.register(&mut registry, levels);
+    let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+    let build = Info::new(vec![
+        version,
+        ("abi_version", status.abi_version.to_string()),
+    ]);
+    catalog::BUILD.register(&mut registry, build);
+    process(&mut registry, costs, *started_unix_s);
     let mut body = String::new();
     if text::encode(&mut body, &registry).is_err() {
         tracing::error!("the metrics can't be written as text");
@@ -55,10 +84,10 @@ pub(super) fn encode(status: &Status) -> String {
     body
 }
 
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+fn gauge(registry: &mut Registry, metric: &Metric, value: u64) {
     let gauge: Gauge = Gauge::default();
-    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-    registry.register(name, help, gauge);
+    gauge.set(whole(value));
+    metric.register(registry, gauge);
 }
 
 fn state(registry: &mut Registry, status: &Status) {
@@ -69,65 +98,75 @@ fn state(registry: &mut Registry, status: &Status) {
         flow_table,
         ..
     } = status;
-    gauge(
-        registry,
-        "observes_only",
-        "1 if packets are watched and left alone",
-        u64::from(*observes_only),
-    );
+    gauge(registry, &catalog::OBSERVES_ONLY, u64::from(*observes_only));
     let model = model.as_ref();
-    gauge(
-        registry,
-        "model_generation",
-        "Generation of the model that acts; 0 while bytes sent decide",
-        model.map_or(0, |model| model.generation.into()),
-    );
-    gauge(
-        registry,
-        "model_nodes",
-        "Nodes of the acting model in the kernel's table",
-        model.map_or(0, |model| model.nodes.into()),
-    );
-    gauge(
-        registry,
-        "model_trained_on_samples",
-        "Labelled samples that the acting model has learned from",
-        model
-            .and_then(|model| model.trained_on_samples)
-            .unwrap_or(0),
-    );
+    let generation = model.map_or(0, |model| model.generation.into());
+    gauge(registry, &catalog::MODEL_GENERATION, generation);
+    let nodes = model.map_or(0, |model| model.nodes.into());
+    gauge(registry, &catalog::MODEL_NODES, nodes);
+    let rows = model.and_then(|model| model.trained_on_samples);
+    gauge(registry, &catalog::MODEL_ROWS, rows.unwrap_or(0));
     let classified: Counter = Counter::default();
     classified.inc_by(model.map_or(0, |model| model.packets));
-    registry.register(
-        "model_classified_packets",
-        "Packets that the acting model has classified",
-        classified,
-    );
-    gauge(
-        registry,
-        "shadow_generation",
-        "Generation of the candidate that is only watched; 0 for none",
-        shadow.as_ref().map_or(0, |shadow| shadow.generation.into()),
-    );
-    gauge(
-        registry,
-        "flow_table_entries",
-        "Flows that the kernel's table has room for",
-        flow_table.as_ref().map_or(0, |table| table.entries.into()),
-    );
+    catalog::MODEL_PACKETS.register(registry, classified);
+    let watched = shadow.as_ref().map_or(0, |shadow| shadow.generation.into());
+    gauge(registry, &catalog::SHADOW_GENERATION, watched);
+    let entries = flow_table.as_ref().map_or(0, |table| table.entries.into());
+    gauge(registry, &catalog::FLOW_ENTRIES, entries);
+}
+
+fn samples(registry: &mut Registry, status: &Status, joined: JoinCounts) {
+    let JoinCounts {
+        decisions,
+        ends,
+        refused_abi,
+        refused_kind,
+        ..
+    } = joined;
+    let counted = |event: Event| status.counters.get(event.name()).copied().unwrap_or(0);
+    let fates = Family::<OfFate, Counter>::default();
+    for (fate, count) in [
+        ("read", decisions + ends),
+        ("refused", refused_abi + refused_kind),
+        ("lost", counted(Event::SamplesLost)),
+        ("limited", counted(Event::SamplesLimited)),
+    ] {
+        fates.get_or_create(&OfFate { fate }).inc_by(count);
+    }
+    catalog::SAMPLES.register(registry, fates);
 }
 
 fn events(registry: &mut Registry, status: &Status) {
     let events = Family::<OfEvent, Counter>::default();
     for (event, count) in &status.counters {
-        let event = (*event).to_owned();
         events.get_or_create(&OfEvent { event }).inc_by(*count);
     }
-    registry.register(
-        "events",
-        "What the kernel programs have counted, by kind",
-        events,
-    );
+    catalog::EVENTS.register(registry, events);
+}
+
+fn programs(registry: &mut Registry, costs: &Costs) {
+    let times = Family::<OfProgram, Seconds>::default();
+    let runs = Family::<OfProgram, Counter>::default();
+    for program in &costs.programs {
+        let of = OfProgram {
+            program: program.name,
+        };
+        let time = times.get_or_create_owned(&of);
+        time.inc_by(program.run_time.as_secs_f64());
+        runs.get_or_create(&of).inc_by(program.runs);
+    }
+    catalog::PROGRAM_TIME.register(registry, times);
+    catalog::PROGRAM_RUNS.register(registry, runs);
+}
+
+fn process(registry: &mut Registry, costs: &Costs, started_unix_s: f64) {
+    let cpu = Seconds::default();
+    cpu.inc_by(costs.cpu.as_secs_f64());
+    catalog::PROCESS_CPU.register(registry, cpu);
+    gauge(registry, &catalog::PROCESS_MEMORY, costs.resident_bytes);
+    let started = Level::default();
+    started.set(started_unix_s);
+    catalog::PROCESS_START.register(registry, started);
 }
 
 #[derive(Default)]
@@ -146,17 +185,24 @@ impl Bands {
                 interface: interface.to_owned(),
                 band: stats.band.into(),
             };
-            let level = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.bytes.get_or_create(&of).inc_by(stats.bytes);
             self.packets.get_or_create(&of).inc_by(stats.packets);
             self.drops.get_or_create(&of).inc_by(stats.drops);
             self.waiting_bytes
                 .get_or_create(&of)
-                .set(level(stats.backlog_bytes));
+                .set(whole(stats.backlog_bytes));
             self.waiting_packets
                 .get_or_create(&of)
-                .set(level(stats.backlog_packets));
+                .set(whole(stats.backlog_packets));
         }
+    }
+
+    fn register(self, registry: &mut Registry) {
+        catalog::BAND_SENT.register(registry, self.bytes);
+        catalog::BAND_SENT_PACKETS.register(registry, self.packets);
+        catalog::BAND_DROPPED.register(registry, self.drops);
+        catalog::BAND_BACKLOG.register(registry, self.waiting_bytes);
+        catalog::BAND_BACKLOG_PACKETS.register(registry, self.waiting_packets);
     }
 }
 
@@ -176,98 +222,49 @@ fn interfaces(registry: &mut Registry, status: &Status) {
             interface: interface.to_owned(),
         };
         up.get_or_create(&of(name)).set(i64::from(*present));
-        let bytes_per_second = |bps: u64| i64::try_from(bps / 8).unwrap_or(i64::MAX);
         if let Some(rate_bps) = rate_bps {
-            rate.get_or_create(&of(name))
-                .set(bytes_per_second(*rate_bps));
+            rate.get_or_create(&of(name)).set(whole(rate_bps / 8));
         }
         bands.add(name, &it.bands);
         if let Some(downlink) = downlink {
             rate.get_or_create(&of(&downlink.device))
-                .set(bytes_per_second(downlink.rate_bps));
+                .set(whole(downlink.rate_bps / 8));
             bands.add(&downlink.device, &downlink.bands);
         }
     }
-    registry.register(
-        "interface_up",
-        "1 if the interface is there, 0 if it is gone",
-        up,
-    );
-    let per_second = Unit::Other("bytes_per_second".to_owned());
-    registry.register_with_unit(
-        "interface_rate",
-        "Rate that it is shaped to",
-        per_second,
-        rate,
-    );
-    let Bands {
-        bytes,
-        packets,
-        drops,
-        waiting_bytes,
-        waiting_packets,
-    } = bands;
-    registry.register_with_unit(
-        "band_sent",
-        "Bytes that a band has sent",
-        Unit::Bytes,
-        bytes,
-    );
-    registry.register("band_sent_packets", "Packets that a band has sent", packets);
-    registry.register(
-        "band_dropped_packets",
-        "Packets that a band has dropped",
-        drops,
-    );
-    registry.register_with_unit(
-        "band_backlog",
-        "Bytes that wait in a band",
-        Unit::Bytes,
-        waiting_bytes,
-    );
-    registry.register(
-        "band_backlog_packets",
-        "Packets that wait in a band",
-        waiting_packets,
-    );
-}
-
-/// OpenMetrics as Prometheus' older text form, where a counter's family is named as its samples are.
-pub(super) fn in_older_form(text: &str) -> String {
-    let of_kind = |kind: &str| -> BTreeSet<&str> {
-        text.lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(kind))
-            .map(str::trim_end)
-            .collect()
-    };
-    let (counters, infos) = (of_kind(" counter"), of_kind(" info"));
-    let mut older = String::new();
-    for line in text.lines() {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("EOF" | "UNIT"), ..) => {}
-            (Some("#"), Some(what), Some(name), Some(rest)) => {
-                let (suffix, rest) = match (counters.contains(name), infos.contains(name)) {
-                    (true, _) => ("_total", rest),
-                    (_, true) if what == "TYPE" => ("_info", "gauge"),
-                    (_, true) => ("_info", rest),
-                    _ => ("", rest),
-                };
-                older.push_str(&format!("# {what} {name}{suffix} {rest}\n"));
-            }
-            _ => older.push_str(&format!("{line}\n")),
-        }
-    }
-    older
+    catalog::INTERFACE_UP.register(registry, up);
+    catalog::INTERFACE_RATE.register(registry, rate);
+    bands.register(registry);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        time::Duration,
+    };
 
     use super::*;
+    use crate::{
+        dataset::{Row, samples},
+        instance::EgressHook,
+        metrics::{Meters, catalog::Kind, host::Program, older::in_older_form},
+        model::{DataWindow, Model},
+        qdisc::RootChoice,
+        training::{Advantage, Scores},
+    };
 
+    /// A status in which everything is there.
     fn status() -> Status {
+        let bands = (0..8).map(|band| BandStats {
+            band,
+            packets: 1,
+            bytes: 1500,
+            drops: 0,
+            backlog_packets: 0,
+            backlog_bytes: 0,
+        });
+        let events = Event::ALL.iter().map(|event| (event.name(), 5));
         Status {
             schema: 1,
             instance: "default".to_owned(),
@@ -278,17 +275,72 @@ mod tests {
             shadow: None,
             thresholds: None,
             flow_table: None,
-            interfaces: Vec::new(),
-            counters: BTreeMap::from([("egress_packets", 5)]),
+            interfaces: vec![Interface {
+                name: "eth0".to_owned(),
+                ifindex: 2,
+                present: true,
+                rate_bps: Some(100_000_000),
+                root: RootChoice::Htb,
+                leaf: "pfifo".to_owned(),
+                egress_hook: EgressHook::Tcx,
+                ingress_hook: None,
+                bands: bands.collect(),
+                downlink: None,
+            }],
+            counters: BTreeMap::from_iter(events),
         }
+    }
+
+    /// Measures of everything.
+    fn meters() -> Meters {
+        let meters = Meters::default();
+        meters.waited("eth0", 0, Duration::ZERO);
+        meters.saw(&[Row {
+            generation: 1,
+            ..samples::row(1, 1, 443)
+        }]);
+        meters.trained(3);
+        meters.cycled("train", Duration::from_millis(4));
+        let advantages = BTreeMap::from([("aging".to_owned(), Advantage::default())]);
+        let scores = Scores {
+            advantages,
+            ..Scores::default()
+        };
+        meters.acts(Some(&Model {
+            scores: Some(scores),
+            ..Model::new("none", DataWindow::default(), Vec::new())
+        }));
+        meters.gains(&Advantage::default());
+        meters
+    }
+
+    fn text() -> String {
+        let (status, meters) = (status(), meters());
+        let program = Program {
+            name: "treeline_egress",
+            run_time: Duration::from_millis(1500),
+            runs: 7,
+        };
+        encode(&Scrape {
+            status: &status,
+            meters: &meters,
+            costs: Costs {
+                programs: vec![program],
+                ..Costs::default()
+            },
+            log_events: [("warn", 1), ("error", 0)],
+            started_unix_s: 1.5e9,
+        })
     }
 
     #[test]
     fn both_forms_name_samples_and_families_by_their_rules() {
-        let open = encode(&status());
+        let open = text();
         for line in [
             "# TYPE treeline_events counter",
             "treeline_events_total{event=\"egress_packets\"} 5",
+            "treeline_samples_total{fate=\"lost\"} 5",
+            "treeline_program_run_seconds_total{program=\"treeline_egress\"} 1.5",
             "# TYPE treeline_model_classified_packets counter",
             "# TYPE treeline_build info",
             "# EOF",
@@ -303,6 +355,7 @@ mod tests {
             "# TYPE treeline_events_total counter",
             "treeline_events_total{event=\"egress_packets\"} 5",
             "# TYPE treeline_build_info gauge",
+            "# TYPE treeline_band_delay_seconds histogram",
             "# TYPE treeline_model_generation gauge",
         ] {
             assert!(
@@ -311,5 +364,55 @@ mod tests {
             );
         }
         assert!(!older.contains("# UNIT") && !older.contains("# EOF"));
+    }
+
+    /// Names of the labels in `name{a="b",c="d"} 1`.
+    fn labels(sample: &str) -> BTreeSet<&str> {
+        let inside = sample
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'));
+        let pairs = inside.map_or("", |(inside, _)| inside).split(',');
+        pairs
+            .filter_map(|pair| Some(pair.split_once('=')?.0))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_catalog_says() {
+        let text = text();
+        let written: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .collect();
+        let listed: BTreeSet<String> = catalog::ALL
+            .iter()
+            .map(|metric| {
+                format!(
+                    "{} {}",
+                    metric.family(),
+                    format!("{:?}", metric.kind).to_lowercase()
+                )
+            })
+            .collect();
+        assert_eq!(written, listed.iter().map(String::as_str).collect());
+        for metric in catalog::ALL {
+            let help = format!("# HELP {} {}.", metric.family(), metric.help());
+            assert!(text.lines().any(|line| line == help), "{help}");
+            let name = match metric.kind {
+                Kind::Histogram => format!("{}_count", metric.name()),
+                _ => metric.name(),
+            };
+            let of_it = |line: &&str| {
+                line.strip_prefix(name.as_str())
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            };
+            let sample = text.lines().find(of_it);
+            let sample = sample.unwrap_or_else(|| panic!("no sample of {name}"));
+            assert_eq!(
+                labels(sample),
+                metric.labels.iter().copied().collect(),
+                "{sample}"
+            );
+        }
     }
 }

@@ -107,6 +107,11 @@ impl Labels {
         self.joiner.counts()
     }
 
+    /// Decision points that wait for the end of their message.
+    pub fn waiting(&self) -> usize {
+        self.joiner.pending()
+    }
+
     fn look_at_all(&mut self, datapath: &Datapath) -> Result<Vec<Row>, DatapathError> {
         let sets = datapath.flow_entries()? / WAYS as u32;
         self.look(datapath, 0..sets)

@@ -40,6 +40,13 @@ pub(super) fn download(machine: &Machine, package: &str, release: &str) -> Resul
     })
 }
 
+/// Where programs for this machine are: in its own suite before all others.
+pub(crate) fn suites_for_this_machine() -> Vec<String> {
+    let release_file = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let own = codename(&release_file).map(str::to_owned);
+    own.into_iter().chain(suites(None)).collect()
+}
+
 /// What `take` gets from the first suite where it succeeds.
 pub(crate) fn from_first<T>(
     machine: &Machine,

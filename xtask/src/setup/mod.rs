@@ -6,6 +6,7 @@ pub(crate) mod apt;
 mod bpffs;
 mod linker;
 pub(crate) mod packages;
+mod prometheus;
 mod rust_src;
 
 use anyhow::{Context as _, Result};
@@ -17,11 +18,12 @@ use crate::{
 
 type Work = fn(&Machine, &Step) -> Result<Outcome>;
 
-const STEPS: [(&str, Work); 4] = [
+const STEPS: [(&str, Work); 5] = [
     ("system packages", packages::install),
     ("rust-src", rust_src::install),
     ("bpf-linker", linker::install),
     ("bpffs", bpffs::mount),
+    ("prometheus", prometheus::unpack),
 ];
 
 /// Runs every step in order and stops at the first that fails.
