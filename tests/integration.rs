@@ -20,6 +20,7 @@ mod learning;
 mod lifecycle;
 mod messages;
 mod observe;
+mod package;
 mod plan;
 mod prog_run;
 mod record;

@@ -99,7 +99,7 @@ pub async fn run(
             .await
             .map_err(AgentError::Sampling)
     });
-    match EbpfLogger::init_from_id(datapath.egress_program_id()?) {
+    match datapath.log() {
         Ok(logger) => {
             tasks.spawn(forward_kernel_log(logger, stop.clone()));
         }

@@ -14,6 +14,7 @@ mod docs;
 mod fuzz;
 mod lint;
 mod machine;
+mod package;
 mod rustc;
 mod setup;
 mod test;
@@ -47,6 +48,8 @@ enum Verb {
     Fuzz(fuzz::Options),
     /// Make docs/cli.md and the manual pages from the command line itself.
     Docs,
+    /// Make the Debian package, also for arm64.
+    Package(package::Options),
     /// Format check and lints, of the kernel half too.
     Lint,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&machine, &options),
         Verb::Fuzz(options) => fuzz::run(&machine, &options),
         Verb::Docs => docs::run(&machine),
+        Verb::Package(options) => package::run(&machine, &options),
         Verb::Lint => lint::run(&machine),
     });
     match result {

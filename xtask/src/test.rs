@@ -15,7 +15,7 @@ use crate::{
     console::Spoken,
     lint,
     machine::Machine,
-    setup,
+    package, setup,
     vm::{self, Series},
 };
 
@@ -56,7 +56,16 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     let mut build = machine.cargo();
     build.args(["build", "--package", "treeline"]);
     stages.push(Stage::new("build", build));
-    stages.push(Stage::new("test", tests(machine, filters)));
+    let mut test = tests(machine, filters);
+    let of_package = |name: &String| name.contains("package") || name.contains("unit");
+    if filters.is_empty() || filters.iter().any(of_package) {
+        let package = package::for_tests(machine)?;
+        if let Some(package) = package {
+            stages.push(Stage::new("package", package));
+            test.env("TREELINE_PACKAGE", machine.target.join(package::FOR_TESTS));
+        }
+    }
+    stages.push(Stage::new("test", test));
     let report = Report::of(stages)?;
     console::say(format_args!(
         "test: {report}, {} in all",

@@ -17,8 +17,11 @@ const WIDTH: usize = 100;
 #[derive(Debug, Args)]
 pub(super) struct ManualArgs {
     /// Write manual pages (troff) into this directory.
-    #[arg(long, value_name = "DIR", required_unless_present = "markdown")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["markdown", "completions"])]
     man: Option<PathBuf>,
+    /// Write the completions of each shell into this directory, named as the shells look for them.
+    #[arg(long, value_name = "DIR")]
+    completions: Option<PathBuf>,
     /// Write the reference of the command line to this file.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -35,15 +38,27 @@ pub(super) fn write(args: &ManualArgs) -> anyhow::Result<()> {
     if let Some(directory) = &args.man {
         man(directory).with_context(|| failed(directory))?;
     }
+    if let Some(directory) = &args.completions {
+        scripts(directory).with_context(|| failed(directory))?;
+    }
     if let Some(file) = &args.markdown {
         fs::write(file, markdown()).with_context(|| failed(file))?;
     }
     Ok(())
 }
 
+/// A page for the command and each verb that is shown.
 fn man(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(Cli::command(), directory)
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory)
+}
+
+fn scripts(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Cli::command(), "treeline", directory)?;
+    }
+    Ok(())
 }
 
 /// Every verb with its help.

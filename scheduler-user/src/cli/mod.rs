@@ -19,6 +19,7 @@ mod reload;
 mod replay;
 mod run;
 mod status;
+mod supervisor;
 mod train;
 mod updown;
 

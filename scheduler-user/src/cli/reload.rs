@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::config::Job;
+use super::{config::Job, supervisor};
 use crate::{
     agent::Options,
     instance::Instance,
@@ -82,6 +82,7 @@ async fn reload(instance: &Instance, file: &Path, job: &mut Job, changes: &watch
         };
         changes.send_replace(new.options.clone());
         *job = new;
+        supervisor::serving(&job.interfaces);
     } else {
         // What came up all the same is known to whoever reads the file next.
         let known = |name: &String| job.interfaces.iter().any(|(other, _)| other == name);

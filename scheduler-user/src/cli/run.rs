@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, reload, runtime};
+use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, reload, runtime, supervisor};
 use crate::{
     agent::{self, Observe, Options},
     config,
@@ -200,7 +200,9 @@ async fn serve(
     }
     let (changes, options) = watch::channel(job.options.clone());
     reload::on_hangup(instance, file, job, changes)?;
+    supervisor::ready(&job.interfaces);
     let ended = agent::run(instance, datapath, model, options, (meters, stop)).await;
+    supervisor::stopping();
     if job.options.observe.is_some() {
         // What only watches is of no use without an agent.
         take_down(instance, &brought_up).await?;

@@ -57,6 +57,20 @@ pub enum DatapathError {
         /// Why it failed.
         source: MapError,
     },
+    /// An earlier version loaded the programs and did not pin their log.
+    #[error("there is no {}; `treeline down` and `up` load this version's programs", path.display())]
+    NoLog {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The programs' log could not be opened.
+    #[error("cannot read the programs' log at {}", path.display())]
+    Log {
+        /// Its ring.
+        path: PathBuf,
+        /// Why it failed.
+        source: aya_log::Error,
+    },
     /// A pin could not be made.
     #[error("cannot pin {}", path.display())]
     Pin {

@@ -7,6 +7,7 @@ mod attach;
 pub mod clock;
 mod error;
 mod ingress;
+mod log;
 mod maps;
 mod probe;
 mod types;
@@ -16,7 +17,7 @@ use std::{fs, path::PathBuf};
 use aya::{
     EbpfError, EbpfLoader,
     maps::{MapData, MapError, RingBuf},
-    programs::{ProgramInfo, SchedClassifier, Xdp},
+    programs::{SchedClassifier, Xdp},
 };
 use nix::{errno::Errno, mount::MsFlags, sys::statfs};
 use scheduler_common::{
@@ -170,6 +171,11 @@ impl Datapath {
             map.pin(&path)
                 .map_err(|source| DatapathError::Pin { path, source })?;
         }
+        if let Some(map) = ebpf.map(log::MAP) {
+            let path = self.log_pin();
+            map.pin(&path)
+                .map_err(|source| DatapathError::Pin { path, source })?;
+        }
         self.set_hashing(&hashing)?;
         self.set_settings(settings)?;
         let pin_error = |path, source| DatapathError::Pin { path, source };
@@ -227,20 +233,6 @@ impl Datapath {
             .pins()
             .join("links")
             .join(format!("{ifindex}-{hook}"))
-    }
-
-    /// Kernel's id of the egress program, by which its log is found.
-    ///
-    /// # Errors
-    /// If the pin is gone.
-    pub fn egress_program_id(&self) -> Result<u32, DatapathError> {
-        let info = ProgramInfo::from_pin(self.program_pin(names::EGRESS)).map_err(|source| {
-            DatapathError::Program {
-                op: "open the egress program",
-                source: Box::new(source),
-            }
-        })?;
-        Ok(info.id())
     }
 
     /// The ring buffer of samples. One reader at a time.

@@ -137,6 +137,33 @@ pub(crate) fn install_apps(machine: &Machine) -> Result<()> {
     by_manager(machine, "apt-get", &words)
 }
 
+/// Debian's names of what builds for arm64 and runs it.
+const CROSS: [(&str, &str); 2] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("qemu-aarch64-static", "qemu-user-static"),
+];
+
+/// Installs a cross compiler for arm64 and an emulator, which nothing else needs.
+pub(crate) fn install_cross(machine: &Machine) -> Result<()> {
+    let missing: Vec<&str> = CROSS
+        .iter()
+        .filter(|(program, _)| machine.find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if machine.find("apt-get").is_none() {
+        bail!("install a cross compiler for arm64 and QEMU's emulation of its programs by hand");
+    }
+    let words = ["install", "--yes", "--no-install-recommends"];
+    let mut words = words.to_vec();
+    words.extend(missing);
+    // The compiler recommends the C library's headers and start files, and the link needs them.
+    words.push("libc6-dev-arm64-cross");
+    by_manager(machine, "apt-get", &words)
+}
+
 /// Runs a package manager with these words.
 pub(crate) fn by_manager(machine: &Machine, manager: &str, words: &[&str]) -> Result<()> {
     let install = || {
