@@ -26,6 +26,7 @@ mod prog_run;
 mod record;
 mod registry;
 mod replay;
+mod report;
 mod sampling;
 mod shadow;
 mod socket;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dataset::Row,
-    model::{Model, compile},
+    learning::unix_now_s,
+    model::{Model, Thresholds, compile},
     simulate::{Bottleneck, Paths, Replay, Scheme, Traffic, replay},
     training::{JudgeLimits, split},
 };
@@ -63,6 +64,12 @@ pub struct Advice {
     pub accepted: bool,
     /// Why, in one sentence.
     pub reason: String,
+    /// When it was worked out, seconds since 1970; 0 in files from before that was noted.
+    #[serde(default)]
+    pub unix_s: u64,
+    /// The model that was replayed; absent where there is none, or it has no number yet.
+    #[serde(default)]
+    pub generation: Option<u32>,
     /// All messages, also by class of size.
     pub all: Comparison,
     /// The same by service, the one with most bytes first.
@@ -83,7 +90,12 @@ impl Advice {
             return None;
         }
         let table = model.and_then(|model| compile(model).ok());
-        let ran = Ran::of(&traffic, &limits.link, |row| {
+        // Each under the cuts that it has where it rules.
+        let cuts = [
+            limits.aging,
+            model.map_or(limits.aging, |model| model.thresholds),
+        ];
+        let ran = Ran::of(&traffic, &limits.link, &cuts, |row| {
             let leaf = table.as_ref()?.walk(&row.features)?;
             Some(leaf.bytes_to_come())
         });
@@ -96,6 +108,10 @@ impl Advice {
             bytes: traffic.bytes(),
             accepted: has_model,
             reason: String::new(),
+            unix_s: unix_now_s(),
+            generation: model
+                .map(|model| model.generation)
+                .filter(|generation| *generation > 0),
             all: ran.compare(&limits.link, has_model, |_| true),
             services: services(&traffic, &ran, &limits.link, has_model),
         })
@@ -143,12 +159,16 @@ struct Ran {
 }
 
 impl Ran {
-    fn of(traffic: &Traffic, link: &Bottleneck, guess: impl FnMut(&Row) -> Option<u64>) -> Self {
+    fn of(
+        traffic: &Traffic,
+        link: &Bottleneck,
+        [aging, learned]: &[Thresholds; 2],
+        guess: impl FnMut(&Row) -> Option<u64>,
+    ) -> Self {
         let jobs = traffic.jobs(LOAD);
         let sized = traffic.sized();
-        let settings = &link.settings;
-        let aging = Paths::of_verdicts(&sized, settings, |_| None);
-        let learned = Paths::of_verdicts(&sized, settings, guess);
+        let aging = Paths::of_verdicts(&sized, &aging.within(link.settings), |_| None);
+        let learned = Paths::of_verdicts(&sized, &learned.within(link.settings), guess);
         let banded = |paths: &Paths| replay(&jobs, Scheme::Bands(paths, link.within));
         Self {
             fifo: replay(&jobs, Scheme::Fifo),

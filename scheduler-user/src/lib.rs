@@ -10,7 +10,7 @@
 //! The **interface's life**: [`uplink`] brings it up and down with [`datapath`] (programs, maps, pins,
 //! hooks), [`acts`] (what a band does to a packet), [`qdisc`] (the hierarchy that the bands are served by) and [`ingress`]
 //! (what comes in); [`instance`] knows where
-//! everything is kept, [`status`] gathers it, [`explain`] tells of one flow, [`journal`] writes down what was done and why.
+//! everything is kept, [`status`] gathers it, [`explain`] tells of one flow, [`journal`] writes down what was done and why, [`report`] makes a [`page`] of it.
 #![forbid(unsafe_code)]
 
 pub mod acts;
@@ -33,9 +33,11 @@ pub mod journal;
 pub mod learning;
 pub mod metrics;
 pub mod model;
+pub mod page;
 pub mod qdisc;
 pub mod record;
 pub mod replay;
+pub mod report;
 pub mod sampling;
 pub mod simulate;
 pub mod status;

@@ -139,6 +139,16 @@ pub struct ShapedDownlink {
     pub bands: Vec<BandStats>,
 }
 
+/// How an interface's packets are served, in words.
+pub fn served(root: RootChoice, rate_bps: Option<u64>, leaf: &str) -> String {
+    match (root, rate_bps) {
+        (_, Some(rate_bps)) => format!("{}, leaf {leaf}", qdisc::format_rate(rate_bps)),
+        (RootChoice::Keep, None) => format!("its own {leaf}"),
+        (RootChoice::Fq, None) => "fq".to_owned(),
+        (root, None) => format!("{}, leaf {leaf}", root.kind().unwrap_or_default()),
+    }
+}
+
 /// Gathers the state of an instance.
 ///
 /// # Errors

@@ -1,24 +1,13 @@
 //! Curves as SVG inside a page.
 
-use anyhow::{Result, anyhow};
-use plotters::{
-    coord::{Shift, ranged1d::ValueFormatter},
-    prelude::*,
-};
-
-/// Style of a report's page.
-pub const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff;\
-    max-width:1000px;margin:2rem auto;padding:0 1rem}h1{font-size:1.6rem}h2{font-size:1.15rem;\
-    margin-top:2rem}table{border-collapse:collapse;margin:.6rem 0}th,td{padding:.3rem .8rem;\
-    border-bottom:1px solid #dde2e8;text-align:right}th:first-child,td:first-child\
-    {text-align:left}svg{max-width:100%;height:auto}.note{color:#555f6d}";
+use anyhow::Result;
+use plotters::{coord::ranged1d::ValueFormatter, prelude::*};
+use treeline::page::PlotError;
+pub use treeline::page::{Area, STYLE, escape, svg};
 
 const WIDE: (u32, u32) = (960, 420);
 /// Points of a distribution curve; more would only swell the page.
 const CURVE_POINTS: usize = 400;
-
-/// Where a plot is drawn.
-pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// A named line.
 #[derive(Clone, Debug)]
@@ -117,21 +106,8 @@ pub fn lines(curves: &[Curve]) -> Result<String> {
     })
 }
 
-/// Draws a picture that shrinks with the window.
-pub(crate) fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
-    let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    area.fill(&WHITE).map_err(drawing)?;
-    draw(&area)?;
-    area.present().map_err(drawing)?;
-    drop(area);
-    // Fixed sizes would keep the picture from shrinking with the window.
-    let wanted = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-    Ok(svg.replacen(&wanted, "<svg", 1))
-}
-
-pub(crate) fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("cannot draw a plot: {error}")
+pub(crate) fn drawing(error: impl std::fmt::Display) -> PlotError {
+    PlotError::of(error)
 }
 
 fn builder<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
@@ -158,7 +134,8 @@ where
         .axis_desc_style(("sans-serif", 14))
         .label_style(("sans-serif", 12))
         .draw()
-        .map_err(drawing)
+        .map_err(drawing)?;
+    Ok(())
 }
 
 fn draw_all<'a, X, Y>(chart: &mut Chart<'a, 'a, X, Y>, curves: &[Curve]) -> Result<()>
@@ -186,15 +163,8 @@ where
         .border_style(RGBColor(221, 226, 232))
         .label_font(("sans-serif", 13))
         .draw()
-        .map_err(drawing)
-}
-
-/// Text that may stand in a page.
-#[must_use]
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+        .map_err(drawing)?;
+    Ok(())
 }
 
 #[cfg(test)]

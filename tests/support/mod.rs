@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod branch;
+pub(crate) mod browser;
 pub(crate) mod captures;
 pub(crate) mod cards;
 pub(crate) mod frames;

@@ -48,6 +48,7 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     if !vm.is_empty() {
         return vm::run(machine, vm, filters);
     }
+    setup::for_tests(machine)?;
     let mut stages = if *no_lint {
         Vec::new()
     } else {

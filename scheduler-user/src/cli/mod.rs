@@ -17,6 +17,7 @@ mod progress;
 mod record;
 mod reload;
 mod replay;
+mod report;
 mod run;
 mod status;
 mod supervisor;
@@ -33,7 +34,8 @@ pub use self::exit::Exit;
 use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
     config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
-    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs, train::TrainArgs,
+    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs,
+    report::ReportArgs, train::TrainArgs,
 };
 use crate::{
     acts::Acts,
@@ -158,6 +160,14 @@ enum Verb {
                       treeline explain --dev eth0 $(ss -tnH state established dport 443 | head -1)"
     )]
     Explain(ExplainArgs),
+    /// Write a page of the last period: what was learned, what it changed, what it was worth.
+    ///
+    /// One HTML file that needs nothing from elsewhere. No agent has to run; as root it also says what each band has carried.
+    #[command(
+        after_help = "Examples:\n  treeline report\n  treeline report --since 7days --out week.html\n  \
+                      treeline report --format json"
+    )]
+    Report(ReportArgs),
     /// Check and show the configuration that `run` reads.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -439,6 +449,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Manual(args) => manual::write(&args),
+        Verb::Report(args) => report::run(&instance, format, &args),
         Verb::Config(verb) => config::run(format, &verb),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),

@@ -6,8 +6,8 @@ use super::{Format, print, print_json, runtime};
 use crate::{
     instance::Instance,
     model::human_bytes,
-    qdisc::{BandStats, RootChoice, format_rate},
-    status::{Interface, Status, gather},
+    qdisc::{BandStats, format_rate},
+    status::{Interface, Status, gather, served},
 };
 
 pub(super) fn status(instance: &Instance, format: Format) -> anyhow::Result<()> {
@@ -145,14 +145,4 @@ fn band_lines(bands: &[BandStats]) -> Vec<String> {
         )
     }));
     lines
-}
-
-/// How an interface's packets are served.
-pub(super) fn served(root: RootChoice, rate_bps: Option<u64>, leaf: &str) -> String {
-    match (root, rate_bps) {
-        (_, Some(rate_bps)) => format!("{}, leaf {leaf}", format_rate(rate_bps)),
-        (RootChoice::Keep, None) => format!("its own {leaf}"),
-        (RootChoice::Fq, None) => "fq".to_owned(),
-        (root, None) => format!("{}, leaf {leaf}", root.kind().unwrap_or_default()),
-    }
 }

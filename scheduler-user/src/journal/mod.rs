@@ -1,6 +1,7 @@
 //! Logs: to people on stderr, and as JSON lines to a bounded file.
 
 pub mod decisions;
+mod told;
 mod troubles;
 
 use std::{

@@ -76,14 +76,17 @@ impl Learner {
             .unwrap_or(advice.all.aging)
             .all
             .mean_slowdown;
-        info!(
-            messages = advice.messages,
-            fifo = advice.all.fifo.all.mean_slowdown,
-            scheduled = slowdown,
-            accepted = advice.accepted,
-            why = advice.reason,
-            "what scheduling would mean: mean slowdown"
-        );
+        // Where packets are scheduled it is for the report alone.
+        if self.options.observe.is_some() {
+            info!(
+                messages = advice.messages,
+                fifo = advice.all.fifo.all.mean_slowdown,
+                scheduled = slowdown,
+                accepted = advice.accepted,
+                why = advice.reason,
+                "what scheduling would mean: mean slowdown"
+            );
+        }
         if let Err(error) = advice.save(&self.instance.advice()) {
             warn!(%error, "advice can't be written down");
         }

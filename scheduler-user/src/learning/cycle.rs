@@ -59,7 +59,7 @@ pub(crate) struct Cycle {
     pub(crate) retirement: Option<Retirement>,
     /// The model that ran when it was judged.
     pub(crate) against: Option<u32>,
-    /// What acting would be worth, where nothing is to act.
+    /// What acting is worth, or would be.
     pub(crate) advice: Option<Advice>,
 }
 

@@ -274,22 +274,19 @@ impl Learner {
         let running = self.mind.running.clone();
         let limits = self.limits(datapath)?;
         let acting = self.observed_model();
-        let observes = self.options.observe.is_some();
         let meters = self.meters.clone();
         self.working = Some(tokio::task::spawn_blocking(move || {
             let (name, started) = (work.name(), Instant::now());
             let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
             meters.cycled(name, started.elapsed());
-            if observes {
-                cycle.advise(&rows, acting.as_deref(), &limits);
-            }
+            cycle.advise(&rows, acting.as_deref(), &limits);
             cycle
         }));
         Ok(())
     }
 
     fn end_cycle(&mut self, datapath: &Datapath, cycle: Cycle) -> Result<(), LearningError> {
-        self.tell_advice(cycle.advice.as_ref());
+        let mut advice = cycle.advice.clone();
         let lock = self.handover.registry().lock();
         if let Err(error) = &lock {
             // A disk that refuses hinders no fall back.
@@ -320,6 +317,12 @@ impl Learner {
             }
             self.reconsider(datapath, cycle.retirement)?;
         }
+        if let Some(advice) = advice.as_mut().filter(|advice| advice.accepted) {
+            // A candidate that was just accepted got its number only now.
+            let watched = self.mind.canary.as_ref().map(|it| it.model().generation);
+            advice.generation = advice.generation.or(watched);
+        }
+        self.tell_advice(advice.as_ref());
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod apt;
 mod bpffs;
+mod extra;
 mod linker;
 pub(crate) mod packages;
 mod prometheus;
@@ -26,10 +27,22 @@ const STEPS: [(&str, Work); 5] = [
     ("prometheus", prometheus::unpack),
 ];
 
+/// What `test` alone needs besides.
+const FOR_TESTS: [(&str, Work); 1] = [("browser for the report's test", extra::browser)];
+
 /// Runs every step in order and stops at the first that fails.
 pub(crate) fn run(machine: &Machine) -> Result<()> {
-    for (number, (name, work)) in (1..).zip(STEPS) {
-        let step = Step::start(number, STEPS.len(), name);
+    steps(machine, &STEPS)
+}
+
+/// Gets what only the tests look at.
+pub(crate) fn for_tests(machine: &Machine) -> Result<()> {
+    steps(machine, &FOR_TESTS)
+}
+
+fn steps(machine: &Machine, steps: &[(&str, Work)]) -> Result<()> {
+    for (number, (name, work)) in (1..).zip(steps) {
+        let step = Step::start(number, steps.len(), name);
         let outcome = work(machine, &step);
         step.end(&outcome);
         outcome.with_context(|| format!("setup could not do its step \"{name}\""))?;

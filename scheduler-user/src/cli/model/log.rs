@@ -8,8 +8,7 @@ use serde_json::json;
 use super::{Format, SCHEMA, print, print_json};
 use crate::{
     instance::Instance,
-    journal::decisions::{Actor, Decision, Decisions, Step},
-    model::human_bytes,
+    journal::decisions::{Actor, Decision, Decisions},
 };
 
 pub(super) fn log(instance: &Instance, format: Format, lines: usize) -> anyhow::Result<()> {
@@ -54,7 +53,7 @@ fn table(decisions: &[Decision]) -> String {
             decision.step.name(),
             generation(decision.before),
             generation(decision.acting),
-            what(&decision.step),
+            decision.step,
             decision.why
         ));
         lines.extend(
@@ -69,41 +68,4 @@ fn table(decisions: &[Decision]) -> String {
 
 fn generation(generation: Option<u32>) -> String {
     generation.map_or_else(|| "aging".to_owned(), |it| it.to_string())
-}
-
-fn what(step: &Step) -> String {
-    match step {
-        Step::Trained {
-            rows,
-            nodes,
-            train_ms,
-        } => format!("{nodes} nodes from {rows} rows in {train_ms} ms"),
-        Step::Refused { rows } => format!("a candidate from {rows} rows"),
-        Step::Shadowed { generation, .. } => format!("model {generation} is watched"),
-        Step::Dropped { generation, rows } => {
-            format!("model {generation} after {rows} fresh rows")
-        }
-        Step::Drifted { of, forgotten } => format!("{of}, {forgotten} rows forgotten"),
-        Step::Promoted {
-            generation,
-            flip_us,
-            ..
-        } => format!("model {generation}, flip {flip_us} us"),
-        Step::Recut { cuts_bytes } => {
-            let cuts = cuts_bytes.map(|cut| human_bytes(f64::from(cut)));
-            format!("bands of aging are cut at {}", cuts.join(", "))
-        }
-        Step::TakenOut => "no model".to_owned(),
-        Step::FellBack { generation } => format!("model {generation} taken out"),
-        Step::Pushed {
-            generation, file, ..
-        } => format!("{} as model {generation}", file.display()),
-        Step::RolledBack {
-            generation: Some(generation),
-        } => format!("to model {generation}"),
-        Step::RolledBack { generation: None } => "to aging".to_owned(),
-        Step::Imported {
-            generation, file, ..
-        } => format!("{} as model {generation}, not put to work", file.display()),
-    }
 }

@@ -124,6 +124,20 @@ impl Registry {
         text.trim().parse().ok()
     }
 
+    /// The generation that acts, or acted last; `None` is aging, or that nothing is known of it.
+    pub fn acted_last(&self) -> Option<u32> {
+        self.acted().filter(|generation| *generation > 0)
+    }
+
+    /// The newest usable model, whether it ever acted or not.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn newest(&self) -> Result<Option<Model>, LoadError> {
+        let newest_first = self.generations()?.into_iter().rev();
+        Ok(newest_first.filter_map(|it| self.load(it).ok()).next())
+    }
+
     /// The number for the next model: above every file that is there, corrupt or not.
     ///
     /// # Errors
