@@ -19,6 +19,7 @@ mod ingress_acts;
 mod learning;
 mod lifecycle;
 mod messages;
+mod monitoring;
 mod observe;
 mod plan;
 mod prog_run;
