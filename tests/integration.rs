@@ -18,6 +18,7 @@ mod ingress;
 mod ingress_acts;
 mod learning;
 mod lifecycle;
+mod logs;
 mod messages;
 mod monitoring;
 mod observe;
