@@ -198,9 +198,10 @@ fn windows(site: &Site<'_>) -> Vec<[u64; 3]> {
         .stdout;
     let records = lines.lines().map(|line| {
         let record: Value = serde_json::from_str(line).unwrap();
-        record["fields"].clone()
+        record
     });
-    (records.filter(|fields| fields["message"] == "window"))
+    (records.filter(|record| record["message"] == "window"))
+        .map(|record| record["fields"].clone())
         .map(|fields| ["held", "heeded", "of_newcomers"].map(|name| fields[name].as_u64().unwrap()))
         .collect()
 }

@@ -23,6 +23,7 @@ use crate::{
     datapath::{Datapath, DatapathError},
     dataset::WindowLimits,
     instance::Instance,
+    journal::kernel::KernelLog,
     learning::{Learner, LearningError},
     metrics::Meters,
     model::Model,
@@ -99,7 +100,7 @@ pub async fn run(
             .await
             .map_err(AgentError::Sampling)
     });
-    match datapath.log() {
+    match datapath.log(KernelLog) {
         Ok(logger) => {
             tasks.spawn(forward_kernel_log(logger, stop.clone()));
         }
@@ -154,7 +155,7 @@ pub(crate) fn set_sampling(
 }
 
 async fn forward_kernel_log(
-    logger: EbpfLogger<&'static dyn log::Log>,
+    logger: EbpfLogger<KernelLog>,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let mut logger = pollable(logger).map_err(AgentError::Sampling)?;

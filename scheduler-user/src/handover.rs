@@ -90,7 +90,7 @@ pub enum Back {
 pub struct Handover {
     registry: Registry,
     decisions: Decisions,
-    instance: String,
+    instance: Instance,
     meters: Meters,
 }
 
@@ -100,7 +100,7 @@ impl Handover {
         Self {
             registry: Registry::new(instance.models()),
             decisions: Decisions::new(instance.decisions()),
-            instance: instance.name().to_owned(),
+            instance: instance.clone(),
             meters: Meters::default(),
         }
     }
@@ -330,8 +330,14 @@ impl Handover {
         let step = Step::Recut {
             cuts_bytes: thresholds.cuts_bytes,
         };
-        self.note(&Decision::now(Actor::Agent, step, None, why));
+        let decision = Decision::now(Actor::Agent, step, None, why);
+        self.note(&decision.changed(None, self.undo_recut()));
         Ok(())
+    }
+
+    /// How to get the cuts back that everybody begins with: they come with the programs.
+    pub fn undo_recut(&self) -> String {
+        format!("{}, and up again", self.instance.command("down --all"))
     }
 
     /// The cuts that aging gets when `acting` goes: those that its file names, else the ones that everybody begins with.
@@ -343,11 +349,7 @@ impl Handover {
     /// The command that makes `generation` act.
     pub fn command_for(&self, generation: Option<u32>) -> String {
         let which = generation.map_or_else(|| "--to-aging".to_owned(), |it| it.to_string());
-        let instance = match self.instance.as_str() {
-            "default" => String::new(),
-            name => format!("--instance {name} "),
-        };
-        format!("treeline {instance}model rollback {which}")
+        self.instance.command(&format!("model rollback {which}"))
     }
 
     fn replace(

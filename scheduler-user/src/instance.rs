@@ -140,6 +140,14 @@ impl Instance {
         &self.name
     }
 
+    /// A command line for this instance.
+    pub fn command(&self, arguments: &str) -> String {
+        match self.name.as_str() {
+            "default" => format!("treeline {arguments}"),
+            name => format!("treeline --instance {name} {arguments}"),
+        }
+    }
+
     /// Pins of maps, programs and links.
     pub fn pins(&self) -> PathBuf {
         Path::new(BPFFS).join("treeline").join(&self.name)

@@ -34,7 +34,7 @@ pub use self::exit::Exit;
 use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
     config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
-    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs,
+    logs::LogsArgs, manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs,
     report::ReportArgs, train::TrainArgs,
 };
 use crate::{
@@ -194,15 +194,11 @@ enum Verb {
     )]
     Doctor(DoctorArgs),
     /// Show what the agent did and why.
-    #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
-    Logs {
-        /// Records to show at first.
-        #[arg(short = 'n', long, default_value_t = 50)]
-        lines: usize,
-        /// Go on with new records until interrupted.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    #[command(
+        after_help = "Examples:\n  treeline logs -n 20 --follow\n  treeline logs --level warn --since 1h\n  \
+                      treeline logs --what deployed --format json"
+    )]
+    Logs(LogsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -453,7 +449,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Config(verb) => config::run(format, &verb),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
-        Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
+        Verb::Logs(args) => logs::logs(&instance, format, &args),
     }
 }
 

@@ -97,7 +97,14 @@ async fn apply(instance: &Instance, before: &Job, new: &Job) -> bool {
     for (interface, wanted) in &new.interfaces {
         match uplink::up(instance, interface, wanted).await {
             Ok((_, _, Came::AlreadyUp)) => {}
-            Ok((_, _, came)) => info!(interface, state = ?came, "reload"),
+            Ok((_, _, came)) => info!(
+                interface,
+                state = ?came,
+                what = "it is as the configuration says",
+                why = "the configuration was read anew",
+                undo = "change the configuration back and reload",
+                "reload"
+            ),
             Err(error) => {
                 whole = false;
                 let why = &error as &dyn std::error::Error;
@@ -111,7 +118,9 @@ async fn apply(instance: &Instance, before: &Job, new: &Job) -> bool {
             Ok(_) => info!(
                 interface,
                 state = "down",
+                what = "its packets are left alone",
                 why = "the configuration leaves it out",
+                undo = "add it to the configuration and reload",
                 "reload"
             ),
             Err(error) => {

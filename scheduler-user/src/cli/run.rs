@@ -224,7 +224,15 @@ async fn bring_up<'a>(
     for (interface, wanted) in &job.interfaces {
         match uplink::up(instance, interface, wanted).await {
             Ok((datapath, origin, came)) => {
-                info!(interface, programs = ?origin, state = ?came, "attached");
+                info!(
+                    interface,
+                    programs = ?origin,
+                    state = ?came,
+                    what = "its packets go by bands from now on, or are watched",
+                    why = "asked for",
+                    undo = instance.command(&format!("down {interface}")),
+                    "attached"
+                );
                 if came == Came::Up {
                     brought_up.push(interface);
                 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use aya::EbpfLoader;
 use aya_log::EbpfLogger;
+use log::Log;
 use scheduler_common::names;
 
 use super::{Datapath, DatapathError, OBJECT, refused};
@@ -16,14 +17,14 @@ impl Datapath {
         self.map_pin(MAP)
     }
 
-    /// Reads what the programs log, into [`log`].
+    /// Reads what the programs log, into `logger`.
     ///
     /// The logger of aya-log takes its ring out of a loaded object, or finds it by a program's number, which takes CAP_SYS_ADMIN.
     /// So the object's maps are made once more, as small as they can be, with the pinned ring among them, and let go again.
     ///
     /// # Errors
     /// If the kernel refuses, or an earlier version did not pin the ring.
-    pub fn log(&self) -> Result<EbpfLogger<&'static dyn log::Log>, DatapathError> {
+    pub fn log<L: Log>(&self, logger: L) -> Result<EbpfLogger<L>, DatapathError> {
         let path = self.log_pin();
         if !path.exists() {
             return Err(DatapathError::NoLog { path });
@@ -35,6 +36,7 @@ impl Datapath {
             .map_pin_path(MAP, &path)
             .load(OBJECT)
             .map_err(|source| refused(source, 1))?;
-        EbpfLogger::init(&mut ebpf).map_err(|source| DatapathError::Log { path, source })
+        EbpfLogger::init_with_logger(&mut ebpf, logger)
+            .map_err(|source| DatapathError::Log { path, source })
     }
 }

@@ -130,6 +130,24 @@ impl Step {
         "imported",
     ];
 
+    /// Whether packets may go to other bands because of it, so that its record has to say how to undo it.
+    pub const fn changes_policy(&self) -> bool {
+        match self {
+            Self::Promoted { .. }
+            | Self::FellBack { .. }
+            | Self::Recut { .. }
+            | Self::TakenOut
+            | Self::Pushed { .. }
+            | Self::RolledBack { .. } => true,
+            Self::Trained { .. }
+            | Self::Refused { .. }
+            | Self::Shadowed { .. }
+            | Self::Dropped { .. }
+            | Self::Drifted { .. }
+            | Self::Imported { .. } => false,
+        }
+    }
+
     /// Its name, as in the file.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -189,6 +207,11 @@ impl Decision {
         }
     }
 
+    /// Whether it says all that somebody needs who meets it: why, and for a change of policy how to undo it.
+    pub fn is_whole(&self) -> bool {
+        !self.why.trim().is_empty() && (!self.step.changes_policy() || self.undo.is_some())
+    }
+
     /// The same for a step that changed what acts.
     #[must_use]
     pub fn changed(self, before: Option<u32>, undo: String) -> Self {
@@ -226,6 +249,7 @@ impl Decisions {
     /// # Errors
     /// The disk refuses.
     pub fn append(&self, decision: &Decision) -> io::Result<()> {
+        debug_assert!(decision.is_whole(), "{decision:?}");
         self.append_within(decision, MAX_BYTES)
     }
 
@@ -312,13 +336,11 @@ mod tests {
         Decision::now(Actor::Agent, Step::Refused { rows }, Some(3), "no better")
     }
 
-    #[test]
-    fn every_kind_of_record_comes_back() {
-        let (_directory, journal) = journal();
-        assert_eq!(journal.tail(5).unwrap(), Tail::default());
+    /// One of each kind.
+    fn all_steps() -> Vec<Step> {
         let (generation, rows, file) = (4, 1000, PathBuf::from("/tmp/m.json"));
         let sha256 = "ab".repeat(32);
-        let steps = [
+        vec![
             Step::Trained {
                 rows,
                 nodes: 11,
@@ -340,6 +362,10 @@ mod tests {
                 flip_us: 7,
             },
             Step::FellBack { generation },
+            Step::Recut {
+                cuts_bytes: [1000; BANDS - 1],
+            },
+            Step::TakenOut,
             Step::Pushed {
                 generation,
                 file: file.clone(),
@@ -352,8 +378,30 @@ mod tests {
                 file,
                 sha256,
             },
-        ];
-        let written: Vec<Decision> = steps
+        ]
+    }
+
+    #[test]
+    fn every_kind_says_why_and_each_change_of_policy_how_to_undo_it() {
+        let steps = all_steps();
+        let names: Vec<&str> = steps.iter().map(Step::name).collect();
+        assert_eq!(names, Step::NAMES, "a kind is missing here");
+        for step in steps {
+            let changes = step.changes_policy();
+            let without_undo = Decision::now(Actor::Agent, step.clone(), Some(4), "it lost");
+            assert_eq!(without_undo.is_whole(), !changes, "{without_undo:?}");
+            let undo = "treeline model rollback 3".to_owned();
+            assert!(without_undo.changed(Some(3), undo.clone()).is_whole());
+            let without_why = Decision::now(Actor::Agent, step, Some(4), " ");
+            assert!(!without_why.changed(Some(3), undo).is_whole());
+        }
+    }
+
+    #[test]
+    fn every_kind_of_record_comes_back() {
+        let (_directory, journal) = journal();
+        assert_eq!(journal.tail(5).unwrap(), Tail::default());
+        let written: Vec<Decision> = all_steps()
             .into_iter()
             .map(|step| {
                 let decision = Decision::now(Actor::Command, step, Some(4), "asked for");

@@ -185,7 +185,7 @@ impl Learner {
             cuts_bytes = ?thresholds.cuts_bytes,
             what = "bands are cut elsewhere",
             why,
-            undo = "none needed",
+            undo = self.handover.undo_recut(),
             "cycle"
         );
         Ok(())
