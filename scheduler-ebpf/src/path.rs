@@ -183,8 +183,9 @@ fn account<C: Hooked>(
 ) -> Result<(u32, bool), Skip> {
     let (set, Identity { tag, half }) = find(&mut own.scratch)?;
     let mut way = hash::first_way(tag);
-    let due = match plainly(entry(set, way), (tag, half), &own.scratch, settings) {
-        Plain::Payload => false,
+    let flow = entry(set, way);
+    match plainly(flow, (tag, half), &own.scratch, settings) {
+        Plain::Payload => return Ok((judge(flow, half, C::HOOK, &mut own.kept.counts), false)),
         Plain::Control => {
             count::one(&mut own.kept.counts, Counter::ControlPackets);
             return Ok((0, true));
@@ -193,7 +194,6 @@ fn account<C: Hooked>(
             own.scratch.step.events = event::DECISION;
             // No time yet, as its page is not looked at.
             own.scratch.now_ns = 0;
-            true
         }
         Plain::No => {
             let outcome = ctx.account(own, (set, tag), settings);
@@ -201,15 +201,12 @@ fn account<C: Hooked>(
                 return Ok((outcome, own.scratch.step.has(event::CONTROL)));
             }
             way = outcome;
-            true
         }
-    };
-    // One place for both: the verifier follows the decision once for each place that it is called from.
-    if due {
-        let story = general::story(tag, way).ok_or(Skip::NoSettings)?;
-        ctx.decide(own, (entry(set, way), story), settings);
     }
+    // One place for both: the verifier follows the decision once for each place that it is called from.
+    let story = general::story(tag, way).ok_or(Skip::NoSettings)?;
     let flow = entry(set, way);
+    ctx.decide(own, (&mut *flow, story), settings);
     Ok((judge(flow, half, C::HOOK, &mut own.kept.counts), false))
 }
 

@@ -189,8 +189,19 @@ fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
 /// # Errors
 ///
 /// When the kernel refuses something, or a variant did not do what it is there for.
-pub(crate) fn run(flows: Flows, effort: Effort, namespace: &Namespace) -> Result<Section> {
-    let variants = variants(flows);
+pub(crate) fn run(
+    flows: Flows,
+    rows: &[String],
+    effort: Effort,
+    namespace: &Namespace,
+) -> Result<Section> {
+    let mut variants = variants(flows);
+    variants.retain(|variant| {
+        rows.is_empty()
+            || rows
+                .iter()
+                .any(|row| variant.name.starts_with(row.as_str()))
+    });
     // Tables of its own for each IP version, or the flows of one would fill those of the other.
     let object = |_family| {
         let entries = flows.entries();
