@@ -58,11 +58,13 @@ impl Cuts {
 }
 
 impl Cuts {
-    /// The largest size that is in the band of `bytes`.
+    /// The largest size that is in `band`.
     #[inline(always)]
-    pub fn end_of_band(&self, bytes: u32) -> u32 {
-        let band = usize::from(self.band_of(u64::from(bytes)));
-        self.bytes.get(band).copied().unwrap_or(u32::MAX)
+    pub fn end_of(&self, band: u8) -> u32 {
+        self.bytes
+            .get(usize::from(band))
+            .copied()
+            .unwrap_or(u32::MAX)
     }
 }
 

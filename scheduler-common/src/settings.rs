@@ -81,6 +81,8 @@ pub mod settings_flags {
     pub const RARE_ACTS: u32 = DSCP | QUEUES | PACE;
     /// Some interface has an entry in `INTERFACES`; without it the programs do not look there.
     pub const INTERFACES: u32 = 1 << 16;
+    /// What needs more of a packet than the usual ones' parser reads: one look tells that nothing is on.
+    pub const RARE_READS: u32 = INNER | NETWORK_FRAMES | INTERFACES;
 }
 
 const _: () = assert!(size_of::<Settings>() == 152 && align_of::<Settings>() == 4);

@@ -29,6 +29,32 @@ const MAX_OFFSET: usize = 0x7fff;
 const HEADER_BYTES: u32 = 192;
 
 impl Frame {
+    /// The packet at the TC hook, of which no more can be read than what is linear.
+    #[inline(always)]
+    pub(crate) fn of_linear_skb(ctx: &TcContext, forgotten: &mut u32) -> Self {
+        Self {
+            base: ctx.data(),
+            start: ctx.data(),
+            end: ctx.data_end(),
+            offset: 0,
+            frame_bytes: ctx.len() as usize,
+            forgotten,
+        }
+    }
+
+    /// The packet at the XDP hook as if it were no longer than what is linear: without the call that tells its length.
+    #[inline(always)]
+    pub(crate) fn of_linear_xdp(ctx: &XdpContext, forgotten: &mut u32) -> Self {
+        Self {
+            base: ctx.data(),
+            start: ctx.data(),
+            end: ctx.data_end(),
+            offset: 0,
+            frame_bytes: ctx.data_end() - ctx.data(),
+            forgotten,
+        }
+    }
+
     /// The packet at the TC hook; pulls the headers into the linear part where they are not.
     #[inline(always)]
     pub(crate) fn of_skb(ctx: &TcContext, forgotten: &mut u32) -> Self {
@@ -42,14 +68,7 @@ impl Frame {
             // If it fails, parsing finds the packet truncated and it passes.
             let _pulled = ctx.pull_data(wanted);
         }
-        Self {
-            base: ctx.data(),
-            start: ctx.data(),
-            end: ctx.data_end(),
-            offset: 0,
-            frame_bytes: frame_bytes as usize,
-            forgotten,
-        }
+        Self::of_linear_skb(ctx, forgotten)
     }
 
     /// The packet at the XDP hook.

@@ -13,6 +13,7 @@ mod action;
 mod clock;
 mod context;
 mod count;
+mod general;
 mod ingress;
 mod interface;
 mod maps;

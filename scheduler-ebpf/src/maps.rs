@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use scheduler_common::{
     class::BANDS,
-    counter::{PerCpu, SCRATCH_WORDS},
+    counter::{Kept, PerCpu, SCRATCH_WORDS},
     features::Features,
     flow::{DEFAULT_ENTRIES, FlowSet, Hashing, Story, WAYS},
     history::{HISTORY_ENTRIES, HistoryEntry},
@@ -98,11 +98,28 @@ pub(crate) struct Scratch {
     pub(crate) features: Features,
     /// What the models say.
     pub(crate) answers: Answers,
+    /// Fine clock, where it was read.
+    pub(crate) now_ns: u64,
+    /// Interface whose name the flow bears.
+    pub(crate) ifindex: u32,
+    /// Bits of [`scheduler_common::ingress::interface_flags`].
+    pub(crate) interface_flags: u32,
     /// Where the parser makes the verifier forget an offset.
     pub(crate) forgotten: u32,
 }
 
 const _: () = assert!(size_of::<Scratch>() <= 8 * SCRATCH_WORDS && align_of::<Scratch>() <= 8);
+
+/// [`PerCpu`] as the programs see it.
+#[repr(C)]
+pub(crate) struct Own {
+    /// What outlives a packet.
+    pub(crate) kept: Kept,
+    /// What one packet is worked out in.
+    pub(crate) scratch: Scratch,
+}
+
+const _: () = assert!(size_of::<Own>() <= size_of::<PerCpu>() && align_of::<Own>() <= 8);
 
 /// Key: fragmented packet. Value: what only its first fragment says. Writer: both programs, at first
 /// fragments. Reader: both, at later ones. Size: what is under way at once; the least recently used makes

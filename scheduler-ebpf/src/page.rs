@@ -3,12 +3,12 @@
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use scheduler_common::{
-    counter::{Counter, Counts},
+    counter::{Counter, Counts, Kept},
     features::Features,
-    flow::{Flow, Story, half_flags},
+    flow::{Flow, Hashing, Story, half_flags},
     history::HistoryEntry,
     sample::Hook,
-    settings::SampleBudget,
+    settings::{SampleBudget, Settings},
 };
 use scheduler_ebpf::{
     features::{self, Socket},
@@ -20,13 +20,24 @@ use scheduler_ebpf::{
 };
 
 use crate::{
-    clock, count,
-    maps::HISTORY,
-    path::Known,
+    count,
+    general::Hooked,
+    maps::{HISTORY, Own, Scratch},
     sample::{Report, Sampler},
+    secret,
     socket::Sender,
     tree::{self, Answers},
 };
+
+/// What the page of a flow goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) settings: &'static Settings,
+    pub(crate) hashing: &'static Hashing,
+    pub(crate) hook: Hook,
+    /// Interface whose name the flow bears.
+    pub(crate) ifindex: u32,
+}
 
 /// A packet that needs more than its flow's cache line.
 pub(crate) struct Page<'a> {
@@ -40,46 +51,66 @@ pub(crate) struct Page<'a> {
     pub(crate) answers: &'a mut Answers,
 }
 
-impl Page<'_> {
-    /// Everything behind [`flow::advance`].
+impl<'a> Page<'a> {
+    /// The page of the packet in the work space, and where to report it.
     #[inline(always)]
-    pub(crate) fn turn<C: EbpfContext + Sender>(
-        &mut self,
-        ctx: &C,
-        counts: &mut Counts,
-        budget: &mut SampleBudget,
-    ) {
-        let now_ns = clock::fine_ns();
-        flow::turn_page(
-            (self.flow, self.story),
-            self.headers,
-            self.known.settings,
+    pub(crate) fn of<C: Hooked>(
+        own: &'a mut Own,
+        (flow, story): (&'a mut Flow, &'a mut Story),
+        settings: &'static Settings,
+    ) -> (Self, Report<'a>) {
+        let Kept { counts, budget } = &mut own.kept;
+        let Scratch {
+            parsed,
+            step,
+            socket,
+            features,
+            answers,
             now_ns,
-            self.step,
-        );
-        let mut report = Report {
+            ifindex,
+            ..
+        } = &mut own.scratch;
+        let headers = &parsed.headers;
+        let known = Known {
+            settings,
+            hashing: secret::get(),
+            hook: C::HOOK,
+            ifindex: *ifindex,
+        };
+        let network = history::network(headers, known.hook);
+        let report = Report {
             counts,
-            sampler: Sampler::new(
-                self.flow.tag,
-                self.known,
-                now_ns,
-                history::network(self.headers, self.known.hook),
-            ),
+            sampler: Sampler::new(flow.tag, known, *now_ns, network),
             budget,
         };
-        let half = self.step.half & 1;
-        let other_end = self.step.other_end;
-        self.ended(half ^ 1, other_end, &mut report);
+        let page = Self {
+            known,
+            headers,
+            flow,
+            story,
+            step,
+            socket,
+            features,
+            answers,
+        };
+        (page, report)
+    }
+
+    /// What [`flow::turn_page`] found at the message's beginning.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, report: &mut Report<'_>) {
+        self.ended(self.step.half & 1 ^ 1, self.step.other_end, report);
         if self.step.has(event::STARTED) {
             count::one(report.counts, Counter::MessagesStarted);
             self.recall();
         }
-        if self.step.has(event::DECISION) {
-            self.decide(ctx, &mut report);
-        }
-        // After the decision: a FIN ends the message that it has just been part of, and so may the decision.
-        let own_end = self.step.own_end;
-        self.ended(half, own_end, &mut report);
+    }
+
+    /// The message's end, if it is over. After the decision: a FIN ends the message that it has just been part of, and
+    /// so may the decision.
+    #[inline(always)]
+    pub(crate) fn end(&mut self, report: &mut Report<'_>) {
+        self.ended(self.step.half & 1, self.step.own_end, report);
     }
 
     /// Looks up what messages like the one that begins were.
@@ -125,7 +156,7 @@ impl Page<'_> {
     ///
     /// While the answer could change nothing, the model is asked for the sake of samples only.
     #[inline(always)]
-    fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
+    pub(crate) fn decide<C: EbpfContext + Sender>(&mut self, ctx: &C, report: &mut Report<'_>) {
         count::one(report.counts, Counter::DecisionPoints);
         let half = self.step.half as usize & 1;
         let own = &mut self.flow.halves[half];

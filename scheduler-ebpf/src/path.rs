@@ -1,46 +1,31 @@
-//! A packet's way through flow, features, tree and verdict.
+//! A packet's way: the usual one, which nearly all packets take, and where it leaves for [`crate::general`].
+//!
+//! What is not usual stands in functions of their own: in one with everything the compiler had so few registers left
+//! that a third of the usual way was spent on putting values by and fetching them again.
 
-use aya_ebpf::{
-    EbpfContext,
-    programs::{TcContext, XdpContext},
-};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use scheduler_common::{
     ABI_VERSION,
-    counter::{Counter, Counts, Kept, PerCpu, Skip},
-    flow::{Flow, FlowSet, Hashing, WAYS, half_flags, story_of},
-    ingress::{Interface, interface_flags},
+    counter::{Counter, Counts, Skip},
+    flow::{Flow, FlowSet, WAYS, half_flags},
     sample::Hook,
     settings::{Settings, settings_flags},
 };
 use scheduler_ebpf::{
     common,
-    flow::{self, Step, event},
-    fragment::{self, Kind},
-    hash,
-    parse::{self, Headers, How, Parsed},
+    flow::{self, Plain, event},
+    hash::{self, Identity},
+    parse::{Headers, How},
 };
 
 use crate::{
     action, clock,
     context::Frame,
-    count, interface,
-    maps::{FLOWS, FRAGMENTS, PER_CPU, SETTINGS, STORIES, Scratch},
-    page::Page,
+    count,
+    general::{self, Hooked},
+    maps::{FLOWS, Own, PER_CPU, SETTINGS, Scratch},
     secret,
-    socket::Sender,
 };
-
-/// What is looked up once a packet.
-#[derive(Clone, Copy)]
-pub(crate) struct Known {
-    pub(crate) settings: &'static Settings,
-    pub(crate) hashing: &'static Hashing,
-    pub(crate) hook: Hook,
-    /// Interface whose name the flow bears.
-    pub(crate) ifindex: u32,
-    /// Bits of [`interface_flags`].
-    pub(crate) interface_flags: u32,
-}
 
 /// What comes between parsing and accounting: nothing, but for the bench.
 pub(crate) trait Between {
@@ -56,41 +41,48 @@ impl Between for () {
 /// Classifies a packet that leaves.
 #[inline(always)]
 pub(crate) fn egress<B: Between>(ctx: &TcContext) {
-    if let Some((kept, scratch)) = per_cpu(Hook::Egress) {
-        count::one(&mut kept.counts, Counter::EgressPackets);
-        if let Err(skip) = classify::<B>(ctx, kept, scratch) {
-            count::skip(&mut kept.counts, skip);
+    if let Some(own) = per_cpu(Hook::Egress) {
+        count::one(&mut own.kept.counts, Counter::EgressPackets);
+        if let Err(skip) = classify::<B>(ctx, own) {
+            count::skip(&mut own.kept.counts, skip);
         }
     }
 }
 
 #[inline(always)]
-fn classify<B: Between>(
-    ctx: &TcContext,
-    kept: &mut Kept,
-    scratch: &mut Scratch,
-) -> Result<(), Skip> {
+fn classify<B: Between>(ctx: &TcContext, own: &mut Own) -> Result<(), Skip> {
     let skb = ctx.skb.skb;
-    // SAFETY: the context is the one this program was called with.
-    let ifindex = unsafe { (*skb).ifindex };
-    let known = known(Hook::Egress, ifindex, &mut scratch.forgotten)?;
+    let settings = settings()?;
+    let usual = How {
+        // SAFETY: the context is the one this program was called with.
+        ethertype: u16::from_be(unsafe { (*skb).protocol } as u16),
+        network_frames: false,
+        inner: false,
+    };
+    let frame = Frame::of_linear_skb(ctx, &mut own.scratch.forgotten);
+    if settings.flags & settings_flags::RARE_READS == 0
+        && common::read(frame, usual, &mut own.scratch.parsed)
+    {
+        // SAFETY: as above.
+        own.scratch.ifindex = unsafe { (*skb).ifindex };
+    } else {
+        general::read_skb(skb, own, settings)?;
+    }
+    let own = joined(own);
     // SAFETY: as above.
-    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
-    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    read(frame, known, ethertype, &mut scratch.parsed)?;
-    let scratch = joined(scratch);
-    // SAFETY: as above.
-    scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
-    B::apply(scratch);
-    let band = account(ctx, known, kept, scratch)?;
-    action::apply(ctx, known.settings, band);
+    own.scratch.step.segments = unsafe { (*skb).gso_segs }.max(1);
+    B::apply(&mut own.scratch);
+    let (band, _control) = account(ctx, own, settings)?;
+    if band != general::NO_BAND {
+        action::apply(ctx, settings, band as u8);
+    }
     Ok(())
 }
 
 /// What the acts on ingress go by.
 #[derive(Clone, Copy)]
 pub(crate) struct Judged {
-    /// Bits of [`interface_flags`].
+    /// Bits of [`scheduler_common::ingress::interface_flags`].
     pub(crate) flags: u32,
     /// The packet's band.
     pub(crate) band: u8,
@@ -101,83 +93,56 @@ pub(crate) struct Judged {
 /// Observes a packet that comes in; `None` if it passes untouched.
 #[inline(always)]
 pub(crate) fn ingress<B: Between>(ctx: &XdpContext) -> Option<(Judged, &'static Headers)> {
-    let (kept, scratch) = per_cpu(Hook::Ingress)?;
-    count::one(&mut kept.counts, Counter::IngressPackets);
-    match observe::<B>(ctx, kept, scratch) {
-        Ok(observed) => Some(observed),
+    let own = per_cpu(Hook::Ingress)?;
+    count::one(&mut own.kept.counts, Counter::IngressPackets);
+    match observe::<B>(ctx, own) {
+        Ok(judged) => Some((judged?, &own.scratch.parsed.headers)),
         Err(skip) => {
-            count::skip(&mut kept.counts, skip);
+            count::skip(&mut own.kept.counts, skip);
             None
         }
     }
 }
 
 #[inline(always)]
-fn observe<B: Between>(
-    ctx: &XdpContext,
-    kept: &mut Kept,
-    scratch: &'static mut Scratch,
-) -> Result<(Judged, &'static Headers), Skip> {
-    let ifindex = ctx.ingress_ifindex() as u32;
-    let known = known(Hook::Ingress, ifindex, &mut scratch.forgotten)?;
-    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    read(frame, known, 0, &mut scratch.parsed)?;
-    let scratch = joined(scratch);
-    scratch.step.segments = 1;
-    B::apply(scratch);
-    let band = account(ctx, known, kept, scratch)?;
-    let judged = Judged {
-        flags: known.interface_flags,
-        band,
-        control: scratch.step.has(event::CONTROL),
-    };
-    Ok((judged, &scratch.parsed.headers))
+fn observe<B: Between>(ctx: &XdpContext, own: &mut Own) -> Result<Option<Judged>, Skip> {
+    let settings = settings()?;
+    let frame = Frame::of_linear_xdp(ctx, &mut own.scratch.forgotten);
+    if settings.flags & settings_flags::RARE_READS == 0
+        && common::read(frame, How::default(), &mut own.scratch.parsed)
+    {
+        own.scratch.ifindex = ctx.ingress_ifindex() as u32;
+        own.scratch.interface_flags = 0;
+    } else {
+        general::read_xdp(ctx.ctx, own, settings)?;
+    }
+    let own = joined(own);
+    own.scratch.step.segments = 1;
+    B::apply(&mut own.scratch);
+    let (band, control) = account(ctx, own, settings)?;
+    Ok((band != general::NO_BAND).then_some(Judged {
+        flags: own.scratch.interface_flags,
+        band: band as u8,
+        control,
+    }))
 }
 
-/// Settings and secret in force, and what is peculiar to the interface.
+/// The settings in force.
 #[inline(always)]
-fn known(hook: Hook, ifindex: u32, forgotten: &mut u32) -> Result<Known, Skip> {
+fn settings() -> Result<&'static Settings, Skip> {
     match SETTINGS.get(0) {
-        Some(settings) if settings.abi_version == ABI_VERSION => {
-            let Interface { key_ifindex, flags } = interface::of(settings, ifindex, forgotten);
-            Ok(Known {
-                settings,
-                hashing: secret::get(),
-                hook,
-                ifindex: key_ifindex,
-                interface_flags: flags,
-            })
-        }
+        Some(settings) if settings.abi_version == ABI_VERSION => Ok(settings),
         _ => Err(Skip::NoSettings),
     }
 }
 
 /// What this program keeps on this CPU, and its work space; `None` never happens, but the verifier does not know.
 #[inline(always)]
-pub(crate) fn per_cpu(hook: Hook) -> Option<(&'static mut Kept, &'static mut Scratch)> {
+pub(crate) fn per_cpu(hook: Hook) -> Option<&'static mut Own> {
     let value = PER_CPU.get_ptr_mut(hook as u32)?;
-    // SAFETY: the pointer is to this CPU's own value for this hook, and a program is not
-    // re-entered on a CPU; zeroes are a value of every field.
-    let PerCpu { kept, scratch } = unsafe { &mut *value };
-    // SAFETY: the space is large enough and aligned (asserted with the type), borrowed by nobody else, and zeroes
-    // and whatever an earlier packet left are values of every field.
-    let scratch = unsafe { &mut *scratch.as_mut_ptr().cast() };
-    Some((kept, scratch))
-}
-
-/// Parses the packet: the usual ones quickly.
-#[inline(always)]
-fn read(frame: Frame, known: Known, ethertype: u16, parsed: &mut Parsed) -> Result<(), Skip> {
-    let how = How {
-        ethertype,
-        network_frames: known.settings.flags & settings_flags::NETWORK_FRAMES != 0
-            || known.interface_flags & interface_flags::NETWORK_FRAMES != 0,
-        inner: known.settings.flags & settings_flags::INNER != 0,
-    };
-    if common::read(frame, how, parsed) {
-        return Ok(());
-    }
-    parse::read(frame, how, parsed)
+    // SAFETY: the pointer is to this CPU's own value for this hook, large enough and aligned (asserted with the type),
+    // and a program is not re-entered on a CPU; zeroes and whatever an earlier packet left are values of every field.
+    Some(unsafe { &mut *value.cast() })
 }
 
 /// The same work space, whose values must be read from it anew.
@@ -185,122 +150,97 @@ fn read(frame: Frame, known: Known, ethertype: u16, parsed: &mut Parsed) -> Resu
 /// What the parser has just written would stay in registers otherwise, and the verifier would follow each
 /// kind of packet through all that comes behind.
 #[inline(always)]
-pub(crate) fn joined(scratch: &mut Scratch) -> &mut Scratch {
-    let mut pointer: *mut Scratch = scratch;
+pub(crate) fn joined(own: &mut Own) -> &mut Own {
+    let mut pointer: *mut Own = own;
     let pointer = &raw mut pointer;
     // SAFETY: the pointer is to the local variable.
-    let scratch = unsafe { pointer.read_volatile() };
+    let own = unsafe { pointer.read_volatile() };
     // SAFETY: it was made from a reference that is not used any more.
-    unsafe { &mut *scratch }
+    unsafe { &mut *own }
 }
 
-/// Accounts the packet to its flow and returns its band.
+/// The set of entries that the packet's flow belongs to; direction and time are noted for the step.
 #[inline(always)]
-fn account<C: EbpfContext + Sender>(
-    ctx: &C,
-    known: Known,
-    Kept { counts, budget }: &mut Kept,
-    Scratch {
-        parsed,
-        step,
-        socket,
-        features,
-        answers,
-        ..
-    }: &mut Scratch,
-) -> Result<u8, Skip> {
-    find_fragment(parsed, counts, known.ifindex)?;
-    if parsed.inner != 0 {
-        count::one(counts, Counter::InnerPackets);
-    }
-    let headers = &parsed.headers;
-    step.now_ticks = flow::ticks(clock::coarse_ns());
-    let identity = hash::identify(headers, known.ifindex, known.hashing);
-    step.half = identity.half;
-    let (flow, story) = entry(identity.tag, known.hashing, step, counts)?;
-    flow::advance(flow, headers, known.settings, step);
-    if step.has(event::PAGE) {
-        let story = STORIES.get_ptr_mut(story).ok_or(Skip::NoSettings)?;
-        // SAFETY: as for the entry.
-        let story = unsafe { &mut *story };
-        let mut page = Page {
-            known,
-            headers,
-            flow: &mut *flow,
-            story,
-            step: &mut *step,
-            socket,
-            features,
-            answers,
-        };
-        page.turn(ctx, counts, budget);
-    }
-    Ok(judge(flow, step, known.hook, counts))
-}
-
-/// Remembers a first fragment, and completes a later one by what its first one said.
-#[inline(always)]
-fn find_fragment(parsed: &mut Parsed, counts: &mut Counts, ifindex: u32) -> Result<(), Skip> {
-    if matches!(parsed.fragment.kind, Kind::Whole) {
-        return Ok(());
-    }
-    let key = fragment::key(parsed, ifindex);
-    if matches!(parsed.fragment.kind, Kind::First) {
-        // Without room the later ones are counted as such.
-        let _full = FRAGMENTS.insert(key, fragment::first(parsed), 0);
-        return Ok(());
-    }
-    let first = FRAGMENTS.get_ptr(key).ok_or(Skip::LaterFragment)?;
-    // SAFETY: map values live as long as the program runs on this packet; an entry is written by
-    // replacing it.
-    fragment::join(parsed, unsafe { &*first });
-    count::one(counts, Counter::JoinedFragments);
-    Ok(())
-}
-
-/// The flow's entry, and the index of its story; a new flow takes one.
-#[inline(always)]
-fn entry(
-    tag: u64,
-    hashing: &Hashing,
-    step: &mut Step,
-    counts: &mut Counts,
-) -> Result<(&'static mut Flow, u32), Skip> {
-    let index = hash::set_of(tag, hashing);
-    let set = FLOWS.get_ptr_mut(index).ok_or(Skip::NoSettings)?;
+fn find(scratch: &mut Scratch) -> Result<(&'static mut FlowSet, Identity), Skip> {
+    let hashing = secret::get();
+    scratch.step.now_ticks = flow::ticks(clock::coarse_ns());
+    let identity = hash::identify(&scratch.parsed.headers, scratch.ifindex, hashing);
+    scratch.step.half = identity.half;
+    let set = FLOWS
+        .get_ptr_mut(hash::set_of(identity.tag, hashing))
+        .ok_or(Skip::NoSettings)?;
     // SAFETY: map values live as long as the program runs on this packet; other CPUs may write the same plain
     // integers (see `Flow`).
-    let FlowSet { flows } = unsafe { &mut *set };
-    let first_way = hash::first_way(tag);
-    step.events = 0;
-    let way = match flow::find(flows, tag, first_way) {
-        Some(way) => way,
-        None => {
-            let way = flow::victim(flows, first_way, step.now_ticks);
-            let flow = &mut flows[way & (WAYS - 1)];
-            if flow::is_alive(flow, step.now_ticks) {
-                count::one(counts, Counter::FlowsEvicted);
-            }
-            count::one(counts, Counter::FlowsCreated);
-            flow::open(flow, tag, step.now_ticks);
-            step.events = event::ENTERED;
-            way
-        }
-    } & (WAYS - 1);
-    Ok((&mut flows[way], story_of(index, way as u32)))
+    Ok((unsafe { &mut *set }, identity))
 }
 
-/// The band of the packet, counted.
+/// Accounts the packet to its flow: its band or [`general::NO_BAND`], and whether it is no part of any message.
 #[inline(always)]
-fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u8 {
-    let own = &flow.halves[step.half as usize & 1];
-    if step.has(event::RETRANSMITTED) {
-        count::one(counts, Counter::RetransmittedPackets);
+fn account<C: Hooked>(
+    ctx: &C,
+    own: &mut Own,
+    settings: &'static Settings,
+) -> Result<(u32, bool), Skip> {
+    let (set, Identity { tag, half }) = find(&mut own.scratch)?;
+    let mut way = hash::first_way(tag);
+    let flow = entry(set, way);
+    match plainly(flow, (tag, half), &own.scratch, settings) {
+        Plain::Payload => return Ok((judge(flow, half, C::HOOK, &mut own.kept.counts), false)),
+        Plain::Control => {
+            count::one(&mut own.kept.counts, Counter::ControlPackets);
+            return Ok((0, true));
+        }
+        Plain::Look => {
+            own.scratch.step.events = event::DECISION;
+            // No time yet, as its page is not looked at.
+            own.scratch.now_ns = 0;
+        }
+        Plain::No => {
+            let outcome = ctx.account(own, (set, tag), settings);
+            if outcome & general::DUE == 0 {
+                return Ok((outcome, own.scratch.step.has(event::CONTROL)));
+            }
+            way = outcome;
+        }
     }
-    if step.has(event::CONTROL) {
-        count::one(counts, Counter::ControlPackets);
-        return 0;
+    // One place for both: the verifier follows the decision once for each place that it is called from.
+    let story = general::story(tag, way).ok_or(Skip::NoSettings)?;
+    let flow = entry(set, way);
+    ctx.decide(own, (&mut *flow, story), settings);
+    Ok((judge(flow, half, C::HOOK, &mut own.kept.counts), false))
+}
+
+/// An entry of the set.
+#[inline(always)]
+fn entry(set: &mut FlowSet, way: u32) -> &mut Flow {
+    &mut set.flows[way as usize & (WAYS - 1)]
+}
+
+/// Accounts the packet if that is all there is to do.
+#[inline(always)]
+fn plainly(
+    flow: &mut Flow,
+    (tag, half): (u64, u32),
+    scratch: &Scratch,
+    settings: &Settings,
+) -> Plain {
+    if flow.tag != tag {
+        return Plain::No;
     }
+    let step = &scratch.step;
+    let headers = &scratch.parsed.headers;
+    flow::advance_plainly(
+        flow,
+        headers,
+        settings,
+        (half, step.segments, step.now_ticks),
+    )
+}
+
+/// The band of a packet with payload, counted.
+#[inline(always)]
+fn judge(flow: &Flow, half: u32, hook: Hook, counts: &mut Counts) -> u32 {
+    let own = &flow.halves[half as usize & 1];
     if matches!(hook, Hook::Egress) {
         if own.flags & half_flags::PREDICTED == 0 {
             count::one(counts, Counter::AgingPackets);
@@ -309,5 +249,5 @@ fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u8 {
             count::generation(counts, own.generation_slot);
         }
     }
-    own.band
+    u32::from(own.band)
 }

@@ -18,8 +18,7 @@ use scheduler_ebpf::{flow::Ended, hash};
 use crate::{
     count,
     maps::{SAMPLE_RING_BYTES, SAMPLES},
-    page::Page,
-    path::Known,
+    page::{Known, Page},
 };
 
 /// Bytes waiting from which the agent is woken.

@@ -16,11 +16,13 @@ use crate::{count, maps::MODEL};
 /// it would follow each kind of question and of answer through both walks and all that comes behind.
 pub(crate) struct Answers {
     /// 1 if the active model's answer can change the message's band.
-    pub(crate) matters: u32,
+    pub(crate) matters: u8,
     /// 1 if the flow is sampled.
-    pub(crate) sampled: u32,
+    pub(crate) sampled: u8,
     /// 1 if there is an active model.
-    pub(crate) is_there: u32,
+    pub(crate) is_there: u8,
+    /// Explicit padding.
+    _pad: u8,
     /// Its generation, 0 = none.
     pub(crate) generation: u32,
     /// Its leaf's prediction.
@@ -29,8 +31,6 @@ pub(crate) struct Answers {
     pub(crate) beside_generation: u32,
     /// Its leaf's prediction.
     pub(crate) beside_log2_q8: u32,
-    /// Explicit padding.
-    _pad: u32,
 }
 
 impl Answers {
@@ -38,14 +38,14 @@ impl Answers {
     #[inline(always)]
     pub(crate) const fn begin(&mut self, matters: bool, sampled: bool) {
         *self = Self {
-            matters: matters as u32,
-            sampled: sampled as u32,
+            matters: matters as u8,
+            sampled: sampled as u8,
             is_there: 0,
+            _pad: 0,
             generation: 0,
             log2_q8: 0,
             beside_generation: 0,
             beside_log2_q8: 0,
-            _pad: 0,
         };
     }
 

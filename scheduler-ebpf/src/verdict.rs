@@ -58,7 +58,7 @@ pub fn settle(half: &mut Half, page: &StoryHalf, settings: &Settings) {
     }
     let cuts = &settings.cuts;
     let mut band = cuts.band_of(u64::from(half.bytes));
-    let mut until_bytes = cuts.end_of_band(half.bytes);
+    let mut until_bytes = cuts.end_of(band);
     if asks(half, settings) {
         if half.flags & half_flags::PREDICTED != 0 {
             band = band.max(cuts.band_of(u64::from(counted_size(half, page))));

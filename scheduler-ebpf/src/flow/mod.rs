@@ -9,6 +9,7 @@
 //! coarse clock. Where more happens ([`event::PAGE`]) [`turn_page`] goes on, with the fine clock and the flow's
 //! story.
 
+mod plain;
 mod table;
 
 use scheduler_common::{
@@ -16,6 +17,7 @@ use scheduler_common::{
     settings::Settings,
 };
 
+pub use self::plain::{Plain, advance_plainly};
 pub use self::table::{find, is_alive, open, victim};
 use crate::parse::{Headers, TCP, flag};
 
@@ -206,6 +208,26 @@ fn add(own: &mut Half, step: &Step) -> u32 {
     }
 }
 
+/// Goes on where [`Plain::Look`] happened: what [`turn_page`] does where nothing but a decision is due.
+#[inline(always)]
+pub fn look_page(story: &mut Story, now_ns: u64, step: &mut Step) {
+    let page = &mut story.halves[step.half as usize & 1];
+    step.events = event::DECISION;
+    step.own_end.cause = Cause::None;
+    step.age_us = age_us(story.first_ns, now_ns);
+    step.gap_us = if page.message == 0 {
+        0
+    } else {
+        to_us(elapsed(ticks(now_ns), page.looked_ticks))
+    };
+    page.looked_ticks = ticks(now_ns);
+}
+
+#[inline(always)]
+fn age_us(first_ns: u64, now_ns: u64) -> u32 {
+    to_us(saturate(now_ns.saturating_sub(first_ns) >> TICK_SHIFT))
+}
+
 /// Goes on where [`event::PAGE`] happened: handshake, ends and starts of messages.
 #[inline(always)]
 pub fn turn_page(
@@ -222,9 +244,7 @@ pub fn turn_page(
     if step.has(event::ENTERED) {
         table::begin_story(story, headers, step.half, now_ns);
     }
-    step.age_us = to_us(saturate(
-        now_ns.saturating_sub(story.first_ns) >> TICK_SHIFT,
-    ));
+    step.age_us = age_us(story.first_ns, now_ns);
     if step.has(event::HANDSHAKE) {
         learn_service(flow, story, headers, step);
     }

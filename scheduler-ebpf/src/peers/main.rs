@@ -19,8 +19,11 @@ mod clock;
 mod context;
 #[path = "../count.rs"]
 mod count;
+#[path = "../general.rs"]
+mod general;
 #[path = "../interface.rs"]
 mod interface;
+mod ladder;
 mod lookups;
 #[path = "../maps.rs"]
 mod maps;
@@ -48,18 +51,13 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use scheduler_common::{flow::WAYS, sample::Hook};
+use scheduler_common::sample::Hook;
 use scheduler_ebpf::{
-    common, hash,
+    common,
     parse::{Headers, How},
 };
 
-use crate::{
-    context::Frame,
-    maps::{FLOWS, Scratch},
-    path::Between,
-    textbook::Tuple,
-};
+use crate::{context::Frame, maps::Own, path::Between, textbook::Tuple};
 
 #[classifier]
 pub fn empty_tc(_ctx: TcContext) -> i32 {
@@ -108,7 +106,17 @@ macro_rules! job {
 job!(parse_tc, parse_xdp, (), parsed);
 job!(spread_tc, spread_xdp, spread::On, parsed);
 job!(key_tc, key_xdp, spread::On, keyed);
-job!(touch_tc, touch_xdp, spread::On, touched);
+job!(hash_tc, hash_xdp, spread::On, ladder::hashed);
+job!(touch_tc, touch_xdp, spread::On, ladder::touched);
+job_tc!(found_tc, spread::On, ladder::found);
+job_tc!(timed_tc, spread::On, ladder::timed);
+job_tc!(added_tc, spread::On, ladder::added);
+job_tc!(fine_tc, spread::On, ladder::fine);
+job_tc!(storied_tc, spread::On, ladder::storied);
+job_tc!(entered_tc, spread::On, ladder::entered);
+job_tc!(entered_fine_tc, spread::On, ladder::entered_fine);
+job_tc!(entered_storied_tc, spread::On, ladder::entered_storied);
+job_tc!(entered_recalled_tc, spread::On, ladder::entered_recalled);
 job!(textbook_tc, textbook_xdp, spread::On, textbook::classify);
 job!(lookups_tc, lookups_xdp, spread::On, lookups::classify);
 job_tc!(replay_draw_tc, replay::On, parsed);
@@ -126,34 +134,20 @@ fn keyed(headers: &Headers) -> Option<u32> {
     None
 }
 
-/// The least that a flow table can do: the hash of the flow, and a count in its line of memory.
-#[inline(always)]
-fn touched(headers: &Headers) -> Option<u32> {
-    let hashing = secret::get();
-    let tag = hash::identify(headers, 1, hashing).tag;
-    let set = FLOWS.get_ptr_mut(hash::set_of(tag, hashing))?;
-    let way = hash::first_way(tag) as usize & (WAYS - 1);
-    // SAFETY: map values live as long as the program runs on this packet, and the bench runs on one CPU.
-    let half = unsafe { &mut (*set).flows[way].halves[0] };
-    // What no program reads.
-    half._pad = half._pad.wrapping_add(1);
-    Some(u32::from(half._pad))
-}
-
 #[inline(always)]
 fn headers_tc<B: Between>(ctx: &TcContext) -> Option<&'static Headers> {
-    let (_kept, scratch) = path::per_cpu(Hook::Egress)?;
+    let own = path::per_cpu(Hook::Egress)?;
     // SAFETY: the context is the one this program was called with.
     let ethertype = u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16);
-    let frame = Frame::of_skb(ctx, &mut scratch.forgotten);
-    headers::<B>(frame, ethertype, scratch)
+    let frame = Frame::of_skb(ctx, &mut own.scratch.forgotten);
+    headers::<B>(frame, ethertype, own)
 }
 
 #[inline(always)]
 fn headers_xdp<B: Between>(ctx: &XdpContext) -> Option<&'static Headers> {
-    let (_kept, scratch) = path::per_cpu(Hook::Ingress)?;
-    let frame = Frame::of_xdp(ctx, &mut scratch.forgotten);
-    headers::<B>(frame, 0, scratch)
+    let own = path::per_cpu(Hook::Ingress)?;
+    let frame = Frame::of_xdp(ctx, &mut own.scratch.forgotten);
+    headers::<B>(frame, 0, own)
 }
 
 /// Parses as a textbook would: the usual packets and no others.
@@ -161,19 +155,19 @@ fn headers_xdp<B: Between>(ctx: &XdpContext) -> Option<&'static Headers> {
 fn headers<B: Between>(
     frame: Frame,
     ethertype: u16,
-    scratch: &'static mut Scratch,
+    own: &'static mut Own,
 ) -> Option<&'static Headers> {
     let plain = How {
         ethertype,
         network_frames: false,
         inner: false,
     };
-    if !common::read(frame, plain, &mut scratch.parsed) {
+    if !common::read(frame, plain, &mut own.scratch.parsed) {
         return None;
     }
-    let scratch = path::joined(scratch);
-    B::apply(scratch);
-    Some(&scratch.parsed.headers)
+    let own = path::joined(own);
+    B::apply(&mut own.scratch);
+    Some(&own.scratch.parsed.headers)
 }
 
 /// What qosify's heuristics make of a packet.
@@ -222,8 +216,8 @@ pub fn features_tc(_ctx: TcContext) -> i32 {
 pub fn walk_tc(_ctx: TcContext) -> i32 {
     if let Some(features) = spread::features() {
         sink::features(&features);
-        if let Some((kept, _scratch)) = path::per_cpu(Hook::Egress)
-            && let Some(prediction) = tree::predict(&features, &mut kept.counts)
+        if let Some(own) = path::per_cpu(Hook::Egress)
+            && let Some(prediction) = tree::predict(&features, &mut own.kept.counts)
         {
             sink::word(prediction.leaf.pack());
         }

@@ -17,6 +17,8 @@ mod clock;
 mod context;
 #[path = "../count.rs"]
 mod count;
+#[path = "../general.rs"]
+mod general;
 #[path = "../interface.rs"]
 mod interface;
 #[path = "../maps.rs"]

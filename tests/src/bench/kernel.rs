@@ -163,12 +163,22 @@ pub(crate) struct Object {
     pub(crate) maps: Maps,
 }
 
-const TC: [&str; 14] = [
+const TC: [&str; 24] = [
     "empty_tc",
     "parse_tc",
     "spread_tc",
     "key_tc",
+    "hash_tc",
     "touch_tc",
+    "found_tc",
+    "timed_tc",
+    "added_tc",
+    "fine_tc",
+    "storied_tc",
+    "entered_tc",
+    "entered_fine_tc",
+    "entered_storied_tc",
+    "entered_recalled_tc",
     "textbook_tc",
     "lookups_tc",
     "treeline_tc",
@@ -179,11 +189,12 @@ const TC: [&str; 14] = [
     "replay_lookups_tc",
     "replay_treeline_tc",
 ];
-const XDP: [&str; 8] = [
+const XDP: [&str; 9] = [
     "empty_xdp",
     "parse_xdp",
     "spread_xdp",
     "key_xdp",
+    "hash_xdp",
     "touch_xdp",
     "textbook_xdp",
     "lookups_xdp",

@@ -57,6 +57,9 @@ struct Options {
     /// Numbers of flows, such as 1,64k
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = section::Flows::ALL)]
     flows: Vec<section::Flows>,
+    /// Of the packets' rows only those whose names begin with one of these, such as found,cached_v4
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    rows: Vec<String>,
     /// Which time is measured
     #[arg(long, value_enum, default_value_t = measure::Clock::Cpu)]
     clock: measure::Clock,
@@ -141,7 +144,7 @@ fn measured(options: &Options, effort: measure::Effort) -> Result<Report> {
         let cpu = pin(options.cpu)?;
         let flows = options.flows.iter().filter(|_| asked(Part::Packets));
         let sections = flows
-            .map(|flows| section::run(*flows, effort, &namespace))
+            .map(|flows| section::run(*flows, &options.rows, effort, &namespace))
             .collect::<Result<Vec<_>>>()?;
         let replay = if asked(Part::Replay) {
             replay::run(effort, &namespace)?

@@ -100,7 +100,13 @@ fn variants(flows: Flows) -> Vec<Variant> {
                 object("spread", "spread", Work::Other);
             }
             object("key", "key", Work::Other);
+            object("hash", "hash", Work::Other);
             object("touch", "touch", Work::Other);
+            if hook == Hook::Tc {
+                for rung in rungs(flows) {
+                    object(rung, rung, ladder(flows));
+                }
+            }
             object("textbook", "textbook", Work::Other);
             object("lookups", "lookups", Work::Other);
             match flows {
@@ -134,6 +140,27 @@ fn variants(flows: Flows) -> Vec<Variant> {
     all
 }
 
+/// The parts of a packet's way by which it grows, between `touch` and the whole: a rung a part.
+const fn rungs(flows: Flows) -> &'static [&'static str] {
+    match flows {
+        Flows::New => &[
+            "entered",
+            "entered_fine",
+            "entered_storied",
+            "entered_recalled",
+        ],
+        _ => &["found", "timed", "added", "fine", "storied"],
+    }
+}
+
+/// Such a program changes flows that treeline has met, but for new ones.
+const fn ladder(flows: Flows) -> Work {
+    match flows {
+        Flows::New => Work::Other,
+        _ => Work::Rung,
+    }
+}
+
 fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
     let mut own = |name, work| all.push(Variant::pinned(name, place, work));
     own("cached", Work::Cached);
@@ -162,8 +189,19 @@ fn hot(all: &mut Vec<Variant>, place: (Family, Hook)) {
 /// # Errors
 ///
 /// When the kernel refuses something, or a variant did not do what it is there for.
-pub(crate) fn run(flows: Flows, effort: Effort, namespace: &Namespace) -> Result<Section> {
-    let variants = variants(flows);
+pub(crate) fn run(
+    flows: Flows,
+    rows: &[String],
+    effort: Effort,
+    namespace: &Namespace,
+) -> Result<Section> {
+    let mut variants = variants(flows);
+    variants.retain(|variant| {
+        rows.is_empty()
+            || rows
+                .iter()
+                .any(|row| variant.name.starts_with(row.as_str()))
+    });
     // Tables of its own for each IP version, or the flows of one would fill those of the other.
     let object = |_family| {
         let entries = flows.entries();
@@ -209,7 +247,7 @@ fn one(
 ) -> Result<(f64, Option<f64>)> {
     let frame = variant.family.frame();
     prepare(kernel, variant, flows, &frame)?;
-    if matches!(variant.work, Work::Other | Work::Walk(_)) {
+    if matches!(variant.work, Work::Other | Work::Rung | Work::Walk(_)) {
         let ns = measure::per_packet_ns(effort.clock, effort.packets, |repeat| {
             kernel.run(&variant.program, &frame, repeat)
         })?;
@@ -275,7 +313,7 @@ fn prepare(kernel: &mut Kernel, variant: &Variant, flows: Flows, frame: &[u8]) -
             | Work::Sampled(forest)
             | Work::New(forest)
             | Work::Walk(forest) => forest,
-            Work::Cached | Work::Other => TREE,
+            Work::Cached | Work::Rung | Work::Other => TREE,
         };
         kernel.maps().set(&settings)?;
         kernel.maps().activate(forest)?;
@@ -284,7 +322,7 @@ fn prepare(kernel: &mut Kernel, variant: &Variant, flows: Flows, frame: &[u8]) -
         restart(kernel, variant, flows, frame)?;
         kernel.maps().set(&settings)?;
     }
-    if variant.work == Work::Cached {
+    if matches!(variant.work, Work::Cached | Work::Rung) {
         // Every flow in turn, with so much that its next decision point is far. Where one flow gets no more than the
         // packet holds, so many packets that the next one comes after as many again.
         let (bytes, segments) = (1 << 30, 1 << 24);
@@ -323,7 +361,11 @@ fn visit(
         object.spread([0, flows.mask(), 1, bytes, segments])?;
     }
     let packets = flows.mask().saturating_add(1).max(10_000) as u32;
-    kernel.run(&variant.program, frame, packets)
+    let program = match variant.work {
+        Work::Rung => "treeline_tc",
+        _ => &variant.program,
+    };
+    kernel.run(program, frame, packets)
 }
 
 /// An idle time without end: all datagrams of a flow are one message.
@@ -336,6 +378,8 @@ fn settings(work: Work) -> Settings {
     }
     Settings {
         idle_floor_us: u32::MAX,
+        // Small packets at speed are on probation as a stream first, and end with it where no first bytes are on top.
+        stream_window_us: 0,
         cuts,
         // Or the model would not be asked.
         first_bytes: match work {

@@ -85,6 +85,8 @@ impl Hook {
 pub(crate) enum Work {
     /// A program that is not treeline's.
     Other,
+    /// A part of treeline's path, in flows that are as for [`Work::Cached`].
+    Rung,
     /// Nothing but the counts: the message is past its decision points.
     Cached,
     /// A decision by these trees.
