@@ -21,7 +21,7 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 22] = [
+    let verbs: [&[&str]; 23] = [
         &[],
         &["run"],
         &["up"],
@@ -44,6 +44,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["config", "check"],
         &["config", "show"],
         &["logs"],
+        &["report"],
     ];
     for verb in verbs {
         let done = call(&[verb, &["--help"]].concat()).expect(0);

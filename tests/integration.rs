@@ -10,6 +10,7 @@ mod cli;
 mod coexistence;
 mod config;
 mod devices;
+mod docs;
 mod doctor;
 mod explain;
 mod flood;

@@ -40,7 +40,7 @@ fn replay(captures: &[&Path], more: &[&str]) -> (Value, Dataset) {
 }
 
 /// A capture of Ethernet frames, with times in microseconds since some moment long ago.
-fn pcap(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn pcap(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     const BEGAN_US: u64 = 1_400_000_000_000_000;
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1] {

@@ -16,6 +16,7 @@ pub mod beds;
 pub mod chart;
 pub mod command;
 pub mod demo;
+pub mod figure;
 pub mod machine;
 pub mod mix;
 pub mod netns;

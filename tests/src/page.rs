@@ -133,23 +133,35 @@ fn bands_table(page: &mut String, report: &Report) -> Result<()> {
 }
 
 fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
-    for (panel, class) in area
-        .split_evenly((1, Class::ALL.len()))
-        .iter()
-        .zip(Class::ALL)
+    let of_class = |class: Class| Panel {
+        name: format!("{}, ms", class.name()),
+        bars: (report.schemes.iter())
+            .map(|scheme| (scheme.name, scheme.summary.mean_ms(class)))
+            .collect(),
+    };
+    panels(area, &Class::ALL.map(of_class))
+}
+
+/// Bars of one class of size.
+pub(crate) struct Panel {
+    /// What it shows.
+    pub(crate) name: String,
+    /// A figure of each scheme.
+    pub(crate) bars: Vec<(Scheme, f64)>,
+}
+
+/// Panels side by side, each with a scale of its own.
+pub(crate) fn panels(area: &Area<'_>, panels: &[Panel]) -> Result<()> {
+    for (panel, Panel { name, bars: means }) in
+        area.split_evenly((1, panels.len())).iter().zip(panels)
     {
-        let means: Vec<(Scheme, f64)> = report
-            .schemes
-            .iter()
-            .map(|s| (s.name, s.summary.mean_ms(class)))
-            .collect();
         let top = means
             .iter()
             .fold(0.001, |top: f64, (_, mean)| top.max(*mean))
             * 1.15;
         let count = means.len() as f64;
         let mut chart = ChartBuilder::on(panel)
-            .caption(format!("{}, ms", class.name()), ("sans-serif", 16))
+            .caption(name, ("sans-serif", 16))
             .margin(8)
             .x_label_area_size(26)
             .y_label_area_size(44)
@@ -160,6 +172,8 @@ fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
             .disable_x_mesh()
             .disable_x_axis()
             .y_labels(6)
+            .y_label_formatter(&|value| short(*value))
+            .light_line_style(TRANSPARENT)
             .draw()
             .map_err(drawing)?;
         let (_, height) = panel.dim_in_pixel();
@@ -170,7 +184,7 @@ fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
                 colour(*scheme).filled(),
             );
             let value = Text::new(
-                format!("{mean:.1}"),
+                short(*mean),
                 (left + 0.2, mean + top * 0.06),
                 ("sans-serif", 12).into_font(),
             );
@@ -186,6 +200,16 @@ fn bars(area: &Area<'_>, report: &Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Three digits at most.
+fn short(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        _ if value < 9.95 => format!("{value:.2}"),
+        _ if value < 99.95 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 fn curves(measured: &[Measured], points: fn(&Measured) -> Vec<(f64, f64)>) -> Vec<Curve> {

@@ -6,7 +6,7 @@ use super::{
     Described, Report, Source, Worth,
     plots::{foretold, slowdowns, traffic},
     times::minute,
-    words::{is_empty, ms, prefix},
+    words::{is_empty, ms, office, prefix},
     worth::{classes, ratio, scheduled},
 };
 use crate::{
@@ -140,13 +140,14 @@ fn tiles(page: &mut Page, report: &Report) {
         Some(model) => tiles.push((
             format!("model {}", model.summary.generation),
             format!(
-                "is in charge, learned from {} samples",
+                "{}, learned from {} samples",
+                office(report),
                 model.summary.trained_on_samples
             ),
         )),
         None => tiles.push((
             "no model".to_owned(),
-            "is in charge: the bytes that a message has sent decide".to_owned(),
+            "the bytes that a message has sent decide".to_owned(),
         )),
     }
     let steps = &report.steps;
@@ -265,7 +266,7 @@ fn row(
     of: &Comparison,
     figures: impl Fn(&Replay) -> crate::simulate::Figures,
 ) {
-    let [fifo, aging] = [&of.fifo, &of.aging].map(|replay| figures(replay));
+    let [fifo, aging] = [&of.fifo, &of.aging].map(&figures);
     let learned = of.learned.as_ref().map(&figures);
     let gain = ratio(&fifo, &figures(scheduled(of)));
     let (class, told) = if gain >= 1.02 {
@@ -311,7 +312,7 @@ fn learned(page: &mut Page, report: &Report) -> Result<(), PlotError> {
         ));
         return Ok(());
     };
-    one_model(page, (&prefix(&report.instance), model))
+    one_model(page, report, model)
 }
 
 fn last_refusal(decisions: &[Decision]) -> Option<&str> {
@@ -333,7 +334,7 @@ fn models(page: &mut Page, report: &Report) {
             |change| format!("{:+.0} %", change * 100.0),
         );
         let became = if model.acts {
-            "in charge"
+            office(report)
         } else {
             model.became.unwrap_or("–")
         };
@@ -347,10 +348,10 @@ fn models(page: &mut Page, report: &Report) {
     page.add(format_args!("</table></div>"));
 }
 
-fn one_model(page: &mut Page, (treeline, model): (&str, &Described)) -> Result<(), PlotError> {
+fn one_model(page: &mut Page, report: &Report, model: &Described) -> Result<(), PlotError> {
     let summary = &model.summary;
     let role = if model.acts {
-        "in charge"
+        office(report)
     } else {
         "the newest, not in charge"
     };
@@ -365,7 +366,7 @@ fn one_model(page: &mut Page, (treeline, model): (&str, &Described)) -> Result<(
         summary.train_ms,
     ));
     importances(page, model);
-    rules(page, (treeline, model));
+    rules(page, (&prefix(&report.instance), model));
     cuts(page, model);
     let Some(scores) = &model.scores else {
         page.add(format_args!(

@@ -1,6 +1,6 @@
 //! The report in sentences.
 
-use super::{Advised, Report, worth::Worth};
+use super::{Advised, Report};
 use crate::{qdisc::format_rate, status::Interface};
 
 /// Gains below this are no gains worth a word.
@@ -14,11 +14,7 @@ pub(super) fn headline(report: &Report) -> String {
             "treeline has not worked on this host yet: since {since} there is nothing to report."
         );
     }
-    format!(
-        "Since {since} treeline {}. {}",
-        did(report),
-        worth(report.worth.as_ref())
-    )
+    format!("Since {since} treeline {}. {}", did(report), worth(report))
 }
 
 /// Whether nothing ever happened here.
@@ -30,6 +26,20 @@ fn interfaces(report: &Report) -> &[Interface] {
     report.now.as_ref().map_or(&[], |now| &now.interfaces)
 }
 
+/// Whether packets are scheduled now, as far as is known.
+pub(super) fn schedules(report: &Report) -> bool {
+    report.now.is_none() || !interfaces(report).is_empty()
+}
+
+/// What a model that acts is, or was.
+pub(super) fn office(report: &Report) -> &'static str {
+    if schedules(report) {
+        "in charge"
+    } else {
+        "acted last"
+    }
+}
+
 fn did(report: &Report) -> String {
     let watches = report.now.as_ref().is_some_and(|now| now.observes_only);
     let names: Vec<&str> = (interfaces(report).iter())
@@ -39,45 +49,37 @@ fn did(report: &Report) -> String {
         [] => String::new(),
         names => format!(" on {}", listed(names)),
     };
-    let tried = match report.steps.trained {
-        0 => String::new(),
-        1 => ", and learned one model from the traffic".to_owned(),
-        many => format!(", and learned {many} models from the traffic"),
+    let learned = match report.steps.trained {
+        0 => "learned no model".to_owned(),
+        1 => "learned one model from the traffic".to_owned(),
+        many => format!("learned {many} models from the traffic"),
     };
-    let what = if watches {
-        "has only watched"
-    } else if names.is_empty() {
-        "has kept records, but schedules no interface now"
-    } else {
-        "has scheduled the packets"
-    };
-    let rules = if watches || names.is_empty() {
-        String::new()
-    } else {
-        match report.model.as_ref().filter(|model| model.acts) {
-            Some(model) => format!("; model {} is in charge", model.summary.generation),
-            None if report.steps.trained > 0 => {
-                "; none of them has proved itself, so the bytes that a message has sent decide"
-                    .to_owned()
-            }
-            None => {
-                "; no model is there yet, so the bytes that a message has sent decide".to_owned()
-            }
+    if !schedules(report) {
+        return format!("has {learned}, and schedules no interface now");
+    }
+    if watches {
+        return format!("has only watched{on}, and {learned}");
+    }
+    let rules = match report.model.as_ref().filter(|model| model.acts) {
+        Some(model) => format!("model {} is in charge", model.summary.generation),
+        None if report.steps.trained > 0 => {
+            "none of them has proved itself, so the bytes that a message has sent decide".to_owned()
         }
+        None => "the bytes that a message has sent decide".to_owned(),
     };
-    format!("{what}{on}{tried}{rules}")
+    format!("has scheduled the packets{on}, and {learned}; {rules}")
 }
 
-fn worth(worth: Option<&Worth>) -> String {
-    let Some(worth) = worth else {
+fn worth(report: &Report) -> String {
+    let Some(worth) = &report.worth else {
         return "Too little traffic was seen to say what that is worth.".to_owned();
     };
     let [before, after] = [&worth.all.fifo, worth.scheduled()].map(|it| ms(it.all.mean_fct_ms));
     let gain = worth.gain();
-    let (is, had) = if worth.acts {
-        ("is", "had")
-    } else {
-        ("would be", "would have had")
+    let is = match (worth.acts, schedules(report)) {
+        (true, true) => "is",
+        (true, false) => "was",
+        (false, _) => "would be",
     };
     let total = if gain < LEAST_GAIN {
         format!(
@@ -90,7 +92,7 @@ fn worth(worth: Option<&Worth>) -> String {
     };
     let of_it = match worth.gain_of_learning() {
         Some(gain) if gain >= LEAST_GAIN => format!(
-            "; serving by bytes sent alone {had} {}",
+            "; {} by bytes sent alone",
             ms(worth.all.aging.all.mean_fct_ms)
         ),
         Some(_) => "; learning added nothing to that beyond serving by bytes sent".to_owned(),
@@ -173,7 +175,114 @@ pub(super) fn ms(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Period, Source, Steps, Worth},
+        *,
+    };
+    use crate::{
+        advice::Comparison,
+        report::render,
+        simulate::{Figures, Replay},
+    };
+
+    /// A day of an instance whose kernel can't be asked.
+    fn report(trained: u64, worth: Option<[f64; 3]>) -> Report {
+        let replay = |mean_fct_ms| {
+            let figures = Figures {
+                messages: 100,
+                mean_fct_ms,
+                mean_slowdown: mean_fct_ms,
+                p99_slowdown: 9.0,
+            };
+            Replay {
+                all: figures,
+                small: figures,
+                ..Replay::default()
+            }
+        };
+        Report {
+            schema: super::super::SCHEMA,
+            version: "0",
+            host: "<host>".to_owned(),
+            instance: "default".to_owned(),
+            period: Period {
+                from_unix_s: 0,
+                to_unix_s: 24 * 3600,
+            },
+            headline: String::new(),
+            next: Vec::new(),
+            steps: Steps {
+                trained,
+                ..Steps::default()
+            },
+            models: Vec::new(),
+            model: None,
+            worth: worth.map(|[fifo, aging, learned]| Worth {
+                source: Source::LatestReplay,
+                unix_s: 1,
+                generation: Some(1),
+                acts: true,
+                rate_bps: 1_000_000,
+                load: 0.8,
+                messages: 100,
+                bytes: 1000,
+                all: Comparison {
+                    fifo: replay(fifo),
+                    aging: replay(aging),
+                    learned: Some(replay(learned)),
+                },
+                services: Vec::new(),
+            }),
+            decisions: vec![crate::journal::decisions::Decision::now(
+                crate::journal::decisions::Actor::Agent,
+                crate::journal::decisions::Step::Refused { rows: 3 },
+                None,
+                "no <gain>",
+            )],
+            unreadable: 0,
+            now: None,
+            now_unknown: Some("not root".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_is_no_gain_is_called_so() {
+        let none = headline(&report(3, None));
+        assert!(
+            none.starts_with("Since yesterday 00:00 UTC treeline"),
+            "{none}"
+        );
+        assert!(none.contains("none of them has proved itself"), "{none}");
+        assert!(none.contains("Too little traffic"), "{none}");
+        let told = |figures| headline(&report(3, Some(figures)));
+        assert!(told([10.0, 9.9, 9.9]).contains("no gain"));
+        let aging = told([10.0, 5.0, 5.0]);
+        assert!(
+            aging.contains("5.0 ms on average instead of 10.0 ms")
+                && aging.contains("learning added nothing"),
+            "{aging}"
+        );
+        let learned = told([10.0, 5.0, 4.0]);
+        assert!(
+            learned.ends_with("; 5.0 ms by bytes sent alone."),
+            "{learned}"
+        );
+    }
+
+    #[test]
+    fn a_page_without_a_model_says_that_this_is_no_fault() {
+        let page = render(&report(3, Some([10.0, 20.0, 20.0]))).unwrap();
+        for text in [
+            "That is no fault",
+            "2.0× later",
+            "not root",
+            "no &lt;gain&gt;",
+            "&lt;host&gt;",
+        ] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        assert!(!page.contains("<gain>") && !page.contains("<host>"));
+    }
 
     #[test]
     fn names_and_times_are_told_as_people_do() {
