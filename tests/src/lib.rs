@@ -19,6 +19,7 @@ pub mod demo;
 pub mod machine;
 pub mod mix;
 pub mod netns;
+pub mod openapi;
 pub mod options;
 pub mod page;
 pub mod peers;

@@ -1,6 +1,7 @@
 //! Samples → window → model → shadow → work: one cycle after another.
 
 mod advising;
+mod asked;
 pub(crate) mod cycle;
 pub(crate) mod mind;
 mod watching;
@@ -20,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::asked::{Ask, Began};
 use self::{
     cycle::{Cycle, Outcome, Trained},
     mind::{Mind, Needs, Step as Next},
@@ -53,6 +55,15 @@ pub enum LearningError {
     /// Aging can't be made to rule.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+}
+
+/// How the agent hears of what changes while it runs.
+#[derive(Debug)]
+pub struct Wires {
+    /// How to sample and learn from now on.
+    pub changes: watch::Receiver<Options>,
+    /// What others ask.
+    pub asked: mpsc::Receiver<Ask>,
 }
 
 /// The window, the running model, and the cycle that replaces it.
@@ -93,13 +104,13 @@ impl Learner {
         mut self,
         datapath: Datapath,
         batches: mpsc::Receiver<Vec<Sample>>,
-        changes: watch::Receiver<Options>,
+        wires: Wires,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         if let Some(recording) = &self.options.record {
             self.labels = Labels::new(Some(recording.create()?));
         }
-        let learned = self.learn(&datapath, batches, changes, stop).await;
+        let learned = self.learn(&datapath, batches, wires, stop).await;
         let closed = self.labels.close(&datapath);
         learned?;
         let closed = closed?;
@@ -113,7 +124,10 @@ impl Learner {
         &mut self,
         datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
-        mut changes: watch::Receiver<Options>,
+        Wires {
+            mut changes,
+            mut asked,
+        }: Wires,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         let mut cycle = tokio::time::interval(self.options.train_every);
@@ -140,6 +154,11 @@ impl Learner {
                     cycle = tokio::time::interval(self.options.train_every);
                     cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     cycle.tick().await;
+                }
+                Some(ask) = asked.recv() => {
+                    if self.answer(datapath, ask)? {
+                        cycle.reset();
+                    }
                 }
                 _ = cycle.tick() => {
                     self.follow(datapath)?;
