@@ -9,6 +9,7 @@ mod captures;
 mod cli;
 mod coexistence;
 mod config;
+mod control;
 mod devices;
 mod docs;
 mod doctor;

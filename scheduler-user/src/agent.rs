@@ -13,7 +13,7 @@ use std::{io, time::Duration};
 use aya_log::EbpfLogger;
 use scheduler_common::settings::{SAMPLES_PER_WINDOW, Settings};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,7 @@ use crate::{
     dataset::WindowLimits,
     instance::Instance,
     journal::kernel::KernelLog,
-    learning::{Learner, LearningError},
-    metrics::Meters,
+    learning::{Learner, LearningError, Wires},
     model::Model,
     record::Recording,
     sampling::pollable,
@@ -77,8 +76,7 @@ pub enum AgentError {
     Broken(#[from] JoinError),
 }
 
-/// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by `changes` as they come, and
-/// tells `meters` what it does.
+/// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by what comes over `wires`.
 ///
 /// # Errors
 /// What ended it; packets are scheduled on by the last good model all the same.
@@ -86,10 +84,10 @@ pub async fn run(
     instance: &Instance,
     datapath: Datapath,
     running: Option<Model>,
-    changes: watch::Receiver<Options>,
-    (meters, stop): (Meters, CancellationToken),
+    wires: Wires,
+    stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let options = changes.borrow().clone();
+    let options = wires.changes.borrow().clone();
     set_sampling(&datapath, options.sample_one_in, SAMPLES_PER_WINDOW)?;
     let (sender, batches) = mpsc::channel(WAITING_BATCHES);
     let ring = datapath.samples()?;
@@ -106,12 +104,12 @@ pub async fn run(
         }
         Err(error) => warn!(%error, "no log of the kernel programs"),
     }
-    let learner = Learner::new(instance, options.clone(), running, meters);
+    let learner = Learner::new(instance, options.clone(), running, wires.meters.clone());
     let reopened = Datapath::open(instance)?;
     let token = stop.clone();
     tasks.spawn(async move {
         match reopened {
-            Some(datapath) => Ok(learner.run(datapath, batches, changes, token).await?),
+            Some(datapath) => Ok(learner.run(datapath, batches, wires, token).await?),
             None => Ok(()),
         }
     });

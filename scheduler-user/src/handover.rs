@@ -221,7 +221,29 @@ impl Handover {
     /// # Errors
     /// See [`HandoverError`]; what acted before goes on then, and a faulty file leaves no trace.
     pub fn push(&self, datapath: &Datapath, file: &Path) -> Result<(Model, Change), HandoverError> {
-        let model = checked(file)?;
+        self.push_model(datapath, checked(file)?, file)
+    }
+
+    /// The same with what somebody else has read of it; `file` says where it came from.
+    ///
+    /// # Errors
+    /// See [`HandoverError`]; what acted before goes on then.
+    pub fn push_text(
+        &self,
+        datapath: &Datapath,
+        text: &[u8],
+        file: &Path,
+    ) -> Result<(Model, Change), HandoverError> {
+        let model = compilable(Registry::decode(file, text)?, file)?;
+        self.push_model(datapath, model, file)
+    }
+
+    fn push_model(
+        &self,
+        datapath: &Datapath,
+        model: Model,
+        file: &Path,
+    ) -> Result<(Model, Change), HandoverError> {
         let sha256 = model.sha256();
         let _lock = self.registry.lock()?;
         let (model, _, change) = self.replace(datapath, model)?;
@@ -409,7 +431,10 @@ impl Handover {
 
 /// The model of a file, of which nothing hinders that it acts.
 fn checked(file: &Path) -> Result<Model, HandoverError> {
-    let model = Registry::load_file(file)?;
+    compilable(Registry::load_file(file)?, file)
+}
+
+fn compilable(model: Model, file: &Path) -> Result<Model, HandoverError> {
     compile(&model).map_err(|source| HandoverError::Compile {
         path: file.to_owned(),
         source,

@@ -91,7 +91,7 @@ pub struct Record {
 }
 
 /// How the egress program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EgressHook {
     /// A TCX link (kernel 6.6 and later).
@@ -101,7 +101,7 @@ pub enum EgressHook {
 }
 
 /// How the ingress program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IngressHook {
     /// In the driver.
@@ -260,6 +260,11 @@ impl Instance {
             Err(TryLockError::WouldBlock) => read_pid(&mut file),
             _ => None,
         }
+    }
+
+    /// Where the agent answers.
+    pub fn control_socket(&self) -> PathBuf {
+        self.runtime().join("control.sock")
     }
 
     fn record_path(&self, ifindex: u32) -> PathBuf {

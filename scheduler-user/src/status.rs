@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::{ABI_VERSION, class::BANDS, counter::Counter, settings::Act};
-use serde::Serialize;
+use scheduler_common::{
+    ABI_VERSION, class::BANDS, counter::Counter, ingress::IngressCounter, settings::Act,
+};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     datapath::Datapath,
@@ -17,7 +19,7 @@ use crate::{
 pub const SCHEMA: u32 = 1;
 
 /// State of an instance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -40,18 +42,20 @@ pub struct Status {
     /// Interfaces that are up.
     pub interfaces: Vec<Interface>,
     /// Counters of the kernel programs by name.
+    #[serde(deserialize_with = "known_counters")]
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub counters: BTreeMap<&'static str, u64>,
 }
 
 /// A running agent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Agent {
     /// Its process id.
     pub pid: u32,
 }
 
 /// The model that the kernel walks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ActiveModel {
     /// Its generation.
     pub generation: u32,
@@ -70,7 +74,7 @@ pub struct ActiveModel {
 }
 
 /// A candidate in the shadow: the kernel asks it, and does not act by it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Shadow {
     /// Its generation.
     pub generation: u32,
@@ -92,7 +96,7 @@ impl Shadow {
 }
 
 /// The kernel's table of flows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlowTable {
     /// Flows that it has room for.
     pub entries: u32,
@@ -103,7 +107,7 @@ pub struct FlowTable {
 }
 
 /// An interface that is up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -129,7 +133,7 @@ pub struct Interface {
 }
 
 /// A downlink that is shaped.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ShapedDownlink {
     /// The IFB device that it queues on.
     pub device: String,
@@ -200,6 +204,19 @@ pub async fn gather(instance: &Instance) -> Result<Status, UplinkError> {
         interfaces,
         counters,
     })
+}
+
+/// Counters that another process tells of; those of another version that have no name here are left out.
+fn known_counters<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<&'static str, u64>, D::Error> {
+    let told = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    let egress = Counter::ALL.iter().map(|counter| counter.name());
+    let ingress = IngressCounter::ALL.iter().map(|counter| counter.name());
+    let known = egress.chain(ingress);
+    Ok(known
+        .filter_map(|name| Some((name, *told.get(name)?)))
+        .collect())
 }
 
 fn shadow(instance: &Instance, datapath: &Datapath) -> Result<Option<Shadow>, UplinkError> {

@@ -20,6 +20,7 @@ pub mod figure;
 pub mod machine;
 pub mod mix;
 pub mod netns;
+pub mod openapi;
 pub mod options;
 pub mod page;
 pub mod peers;

@@ -9,6 +9,8 @@ use super::{Format, UplinkArgs, parse_one_in, print, print_json};
 use crate::{
     agent::{Observe, Options},
     config::{self, Choice, Config, ConfigError, Interface, Text},
+    control::{Access, Reloaded},
+    instance::Instance,
     uplink::{ModelChoice, Wanted},
 };
 
@@ -23,6 +25,9 @@ pub(super) enum ConfigVerb {
     /// Print what comes of the configuration and the environment together.
     #[command(after_help = "Example:\n  TREELINE_INTERFACE_ETH0_RATE=50mbit treeline config show")]
     Show(FileArgs),
+    /// Have the running agent read its configuration anew, and say what came of it; SIGHUP does the same without a word.
+    #[command(after_help = "Example:\n  treeline config reload")]
+    Reload,
 }
 
 #[derive(Debug, Args)]
@@ -46,8 +51,10 @@ struct Shown<'a> {
     config: &'a Config,
 }
 
-pub(super) fn run(format: Format, verb: &ConfigVerb) -> anyhow::Result<()> {
-    let (ConfigVerb::Check(args) | ConfigVerb::Show(args)) = verb;
+pub(super) fn run(instance: &Instance, format: Format, verb: &ConfigVerb) -> anyhow::Result<()> {
+    let (ConfigVerb::Check(args) | ConfigVerb::Show(args)) = verb else {
+        return reload(instance, format);
+    };
     let config = config::load(&args.file)?;
     // What contradicts itself is found here, too.
     Job::of(&args.file, &config)?;
@@ -75,15 +82,27 @@ pub(super) fn run(format: Format, verb: &ConfigVerb) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        (ConfigVerb::Show(_), Format::Json) => print_json(&Shown {
+        (_, Format::Json) => print_json(&Shown {
             schema: SCHEMA,
             config: &config,
         }),
-        (ConfigVerb::Show(_), Format::Text) => {
+        (_, Format::Text) => {
             print(toml::to_string(&config)?.trim_end());
             Ok(())
         }
     }
+}
+
+fn reload(instance: &Instance, format: Format) -> anyhow::Result<()> {
+    let reloaded: Reloaded = super::ask_agent(instance, "/v1/reload")?;
+    if format == Format::Json {
+        return print_json(&reloaded);
+    }
+    print(&format!("taken over: {}", reloaded.interfaces.join(", ")));
+    if let Some(warning) = reloaded.warning {
+        print(&format!("note: {warning}"));
+    }
+    Ok(())
 }
 
 /// What an agent is to do.
@@ -93,6 +112,7 @@ pub(super) struct Job {
     pub(super) model: ModelChoice,
     pub(super) options: Options,
     pub(super) metrics: Option<std::net::SocketAddr>,
+    pub(super) socket: Access,
 }
 
 impl Job {
@@ -148,6 +168,10 @@ impl Job {
                 ..defaults
             },
             metrics: agent.metrics,
+            socket: Access {
+                group: agent.socket_group.as_ref().map(|it| it.value.clone()),
+                mode: agent.socket_mode.as_ref().map(|it| it.value),
+            },
         })
     }
 }

@@ -4,8 +4,15 @@ use std::process::ExitCode;
 
 use super::run::OptionsWithoutInterface;
 use crate::{
-    config::ConfigError, datapath::DatapathError, explain::ExplainError, handover::HandoverError,
-    instance::InstanceError, model::LoadError, qdisc::QdiscError, uplink::UplinkError,
+    config::ConfigError,
+    control::{Kind, client::ClientError},
+    datapath::DatapathError,
+    explain::ExplainError,
+    handover::HandoverError,
+    instance::InstanceError,
+    model::LoadError,
+    qdisc::QdiscError,
+    uplink::UplinkError,
 };
 
 /// How the command ended.
@@ -110,6 +117,14 @@ impl Exit {
             Some(InstanceError::BadName(_)) => return Some(Self::Usage),
             Some(InstanceError::AgentRunning { .. }) => return Some(Self::AgentRunning),
             _ => {}
+        }
+        if let Some(ClientError::Refused(problem)) = cause.downcast_ref() {
+            return match problem.kind {
+                // What is named over the socket and may be absent is a model.
+                Kind::BadModel | Kind::NotFound => Some(Self::BadModel),
+                Kind::BadConfiguration => Some(Self::Usage),
+                _ => None,
+            };
         }
         if let Some(DatapathError::UnsoundTable { .. }) = cause.downcast_ref() {
             return Some(Self::BadModel);

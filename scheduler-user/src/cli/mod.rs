@@ -39,6 +39,7 @@ use self::{
 };
 use crate::{
     acts::Acts,
+    control::{self, Group, Mode, client::Client},
     datapath::{EgressChoice, Order},
     ingress::Ingress,
     instance::Instance,
@@ -143,7 +144,10 @@ enum Verb {
     )]
     Record(RecordArgs),
     /// Learn from datasets, judge on their later part, and say what came of it.
-    #[command(after_help = "Example:\n  treeline train --from monday.parquet --out model.json")]
+    #[command(
+        after_help = "Examples:\n  treeline train --from monday.parquet --out model.json\n  \
+                      treeline train --now                      the running agent, from its own traffic"
+    )]
     Train(TrainArgs),
     /// Push captures through the kernel programs by their own clock, and write what came of it.
     #[command(
@@ -212,6 +216,12 @@ struct RunArgs {
     /// Serve metrics there for Prometheus, at /metrics.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<std::net::SocketAddr>,
+    /// Group that may use the control socket, besides root [default: none].
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<Group>,
+    /// Mode of the control socket, in octal [default: 600, or 660 with `--socket-group`].
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<Mode>,
     #[command(flatten)]
     how: UplinkArgs,
     /// Time between training cycles (s, min, h).
@@ -417,12 +427,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let instance = Instance::new(&instance)?;
     if matches!(
         verb,
-        Verb::Run(_)
-            | Verb::Up { .. }
-            | Verb::Down { .. }
-            | Verb::Status
-            | Verb::Record(_)
-            | Verb::Replay(_)
+        Verb::Run(_) | Verb::Up { .. } | Verb::Down { .. } | Verb::Record(_) | Verb::Replay(_)
     ) {
         exit::require_root()?;
     }
@@ -437,7 +442,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
         Verb::Status => status::status(&instance, format),
         Verb::Record(args) => record::record(&instance, format, &args),
-        Verb::Train(args) => train::train(format, &args),
+        Verb::Train(args) => train::train(&instance, format, &args),
         Verb::Replay(args) => replay::run(format, &args),
         Verb::Model(verb) => model::run(&instance, format, &verb),
         Verb::Completions { shell } => {
@@ -446,11 +451,21 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Manual(args) => manual::write(&args),
         Verb::Report(args) => report::run(&instance, format, &args),
-        Verb::Config(verb) => config::run(format, &verb),
+        Verb::Config(verb) => config::run(&instance, format, &verb),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs(args) => logs::logs(&instance, format, &args),
     }
+}
+
+/// Has the agent do what only an agent can.
+fn ask_agent<T: serde::de::DeserializeOwned>(instance: &Instance, path: &str) -> anyhow::Result<T> {
+    runtime()?.block_on(async {
+        match Client::connect(instance).await {
+            Some(agent) => Ok(agent.post(path, "").await?),
+            None => Err(control::client::NoAgent::of(instance).into()),
+        }
+    })
 }
 
 /// One runtime thread is enough: training has a thread of its own.

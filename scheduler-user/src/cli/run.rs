@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -14,14 +14,19 @@ use super::{Format, RunArgs, UplinkArgs, config::Job, observe, plan, reload, run
 use crate::{
     agent::{self, Observe, Options},
     config,
+    control::{self, Access, Doors, Socket},
     datapath::{Datapath, Origin},
     dataset::WindowLimits,
     instance::Instance,
     journal,
+    learning::Wires,
     metrics::{self, Meters},
     record::Recording,
     uplink::{self, Came},
 };
+
+/// Questions to a task that may wait; more hold up who asks.
+const WAITING_QUESTIONS: usize = 8;
 
 /// Options of interfaces beside a file that has its own.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +104,14 @@ fn typed(args: &RunArgs) -> Job {
             ..options(args)
         },
         metrics: args.metrics,
+        socket: access(args),
+    }
+}
+
+fn access(args: &RunArgs) -> Access {
+    Access {
+        group: args.socket_group.clone(),
+        mode: args.socket_mode,
     }
 }
 
@@ -149,6 +162,11 @@ fn of_file(file: &Path, args: &RunArgs) -> anyhow::Result<Job> {
         .collect();
     job.options.record = recording(args, &names);
     job.metrics = args.metrics.or(job.metrics);
+    let Access { group, mode } = access(args);
+    job.socket = Access {
+        group: group.or(job.socket.group),
+        mode: mode.or(job.socket.mode),
+    };
     Ok(job)
 }
 
@@ -184,9 +202,10 @@ async fn serve(
             Some(address) => Some(metrics::listen(address).await?),
             None => None,
         };
-        anyhow::Ok((model, endpoint))
+        let socket = Socket::open(instance, &job.socket)?;
+        anyhow::Ok((model, endpoint, socket))
     };
-    let (model, endpoint) = match started.await {
+    let (model, endpoint, socket) = match started.await {
         Ok(started) => started,
         Err(error) => {
             take_down(instance, &brought_up).await?;
@@ -199,9 +218,23 @@ async fn serve(
         tokio::spawn(metrics::serve(endpoint, instance, meters, stop.clone()));
     }
     let (changes, options) = watch::channel(job.options.clone());
-    reload::on_hangup(instance, file, job, changes)?;
+    let (reload, reloads) = mpsc::channel(WAITING_QUESTIONS);
+    reload::when_asked(instance, (file, job), changes, reloads)?;
+    let (learner, asked) = mpsc::channel(WAITING_QUESTIONS);
+    let doors = Doors {
+        instance: instance.clone(),
+        learner,
+        reload,
+    };
+    // Not waited for: whoever holds a connection open does not hold up the end.
+    tokio::spawn(control::serve(socket, doors, stop.clone()));
+    let wires = Wires {
+        changes: options,
+        asked,
+        meters,
+    };
     supervisor::ready(&job.interfaces);
-    let ended = agent::run(instance, datapath, model, options, (meters, stop)).await;
+    let ended = agent::run(instance, datapath, model, wires, stop).await;
     supervisor::stopping();
     if job.options.observe.is_some() {
         // What only watches is of no use without an agent.

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Format, print, print_json, runtime};
 use crate::{
+    control::client::Client,
     instance::Instance,
     model::human_bytes,
     qdisc::{BandStats, format_rate},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 pub(super) fn status(instance: &Instance, format: Format) -> anyhow::Result<()> {
-    let status = runtime()?.block_on(gather(instance))?;
+    let status = runtime()?.block_on(current(instance))?;
     match format {
         Format::Json => print_json(&status),
         Format::Text => {
@@ -19,6 +20,17 @@ pub(super) fn status(instance: &Instance, format: Format) -> anyhow::Result<()> 
             Ok(())
         }
     }
+}
+
+/// What the agent says, or what there is to see without one.
+pub(super) async fn current(instance: &Instance) -> anyhow::Result<Status> {
+    if let Some(agent) = Client::connect(instance).await
+        && let Ok(status) = agent.get("/v1/status").await
+    {
+        return Ok(status);
+    }
+    super::exit::require_root()?;
+    Ok(gather(instance).await?)
 }
 
 fn text(status: &Status) -> String {

@@ -10,7 +10,9 @@ use tracing::info;
 
 use super::{Format, print, print_json, progress};
 use crate::{
+    control::Training,
     dataset::{Row, store},
+    instance::Instance,
     learning::unix_now_s,
     model::{Model, Provenance, Registry},
     training::{
@@ -27,8 +29,11 @@ const NAMED_FEATURES: usize = 5;
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
     /// Datasets of `record`, `run --record` or `replay`.
-    #[arg(long, value_name = "FILE.parquet", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE.parquet", required_unless_present = "now", num_args = 1..)]
     from: Vec<PathBuf>,
+    /// Have the running agent learn from what it has seen so far, instead of when its next cycle is due.
+    #[arg(long, conflicts_with_all = ["from", "trainer", "search", "out", "train_share"])]
+    now: bool,
     /// How to learn.
     #[arg(long, default_value = "tree", value_name = "NAME")]
     trainer: String,
@@ -76,6 +81,21 @@ struct Outcome<'a> {
     model: Option<String>,
 }
 
+/// Asks the agent for a cycle.
+fn train_now(instance: &Instance, format: Format) -> anyhow::Result<()> {
+    let begun: Training = super::ask_agent(instance, "/v1/train")?;
+    match format {
+        Format::Json => print_json(&begun),
+        Format::Text => {
+            print(&format!(
+                "a cycle has begun on {} labelled rows; `treeline logs -f` shows what comes of it",
+                begun.rows
+            ));
+            Ok(())
+        }
+    }
+}
+
 /// What the files held.
 #[derive(Debug, Default)]
 struct Data {
@@ -86,7 +106,10 @@ struct Data {
     ingress_rows: usize,
 }
 
-pub(super) fn train(format: Format, args: &TrainArgs) -> anyhow::Result<()> {
+pub(super) fn train(instance: &Instance, format: Format, args: &TrainArgs) -> anyhow::Result<()> {
+    if args.now {
+        return train_now(instance, format);
+    }
     let named = named(&args.trainer)?;
     let limits = JudgeLimits {
         train_share: args.train_share,
@@ -308,6 +331,7 @@ mod tests {
     fn args(from: PathBuf, out: PathBuf) -> TrainArgs {
         TrainArgs {
             from: vec![from],
+            now: false,
             trainer: "tree".to_owned(),
             search: true,
             out: Some(out),
@@ -323,7 +347,7 @@ mod tests {
             directory.path().join("model.json"),
         );
         recorded(&from, 600);
-        train(Format::Json, &args(from, out.clone())).unwrap();
+        train(&Instance::default(), Format::Json, &args(from, out.clone())).unwrap();
         let model = Registry::load_file(&out).unwrap();
         // Two ports tell all, so nothing is better than the first of the plan.
         assert_eq!(model.trainer, "tree");
@@ -339,7 +363,8 @@ mod tests {
             directory.path().join("model.json"),
         );
         recorded(&from, 3);
-        let error = train(Format::Json, &args(from, out.clone())).unwrap_err();
+        let error =
+            train(&Instance::default(), Format::Json, &args(from, out.clone())).unwrap_err();
         assert!(error.to_string().contains("seen before"), "{error}");
         assert!(!out.exists());
     }

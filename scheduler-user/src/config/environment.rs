@@ -5,13 +5,15 @@ use toml::{Table, Value};
 
 use super::{Config, ConfigError, nearest};
 
-const AGENT: [&str; 6] = [
+const AGENT: [&str; 8] = [
     "train-every",
     "min-samples",
     "canary-rows",
     "sample-one-in",
     "observe",
     "metrics",
+    "socket-group",
+    "socket-mode",
 ];
 const SCHEDULING: [&str; 7] = [
     "model",
@@ -126,6 +128,9 @@ fn set(table: &mut Table, path: &[String], text: &str) {
     let value = if key == "police" {
         let parts = text.split(',').map(|part| Value::String(part.to_owned()));
         Value::Array(parts.collect())
+    } else if key == "socket-mode" {
+        // Octal digits, and no number.
+        Value::String(text.to_owned())
     } else if let Ok(flag) = text.parse() {
         Value::Boolean(flag)
     } else if let Ok(number) = text.parse() {

@@ -19,6 +19,7 @@ pub use self::value::{
 };
 use crate::{
     cli::Leaf,
+    control::{Group, Mode},
     datapath::{EgressChoice, Order},
     ingress::{Limit, Steering},
     qdisc::RootChoice,
@@ -55,6 +56,10 @@ pub struct Agent {
     pub observe: Option<bool>,
     /// Address of the metrics endpoint; absent for none.
     pub metrics: Option<std::net::SocketAddr>,
+    /// Group that may use the control socket.
+    pub socket_group: Option<Text<Group>>,
+    /// Mode of the control socket, in octal.
+    pub socket_mode: Option<Text<Mode>>,
 }
 
 /// What holds for all interfaces of the instance.
@@ -255,7 +260,7 @@ mod tests {
         assert!(plain.interface.len() >= 2, "{plain:?}");
         let config = parse(&everything(), &[]).unwrap();
         let table = toml::Table::try_from(&config).unwrap();
-        for (section, count) in [("agent", 6), ("scheduling", 7)] {
+        for (section, count) in [("agent", 8), ("scheduling", 7)] {
             let present = table[section].as_table().unwrap().len();
             assert_eq!(present, count, "the example leaves out keys of {section}");
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::nearest;
 use crate::{
     cli::grammar,
+    control::{AccessError, Group, Mode},
     ingress::{Limit, Steering},
     uplink::ModelChoice,
 };
@@ -152,6 +153,18 @@ impl FromText for Steering {
 impl FromText for Limit {
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+impl FromText for Group {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: AccessError| error.to_string())
+    }
+}
+
+impl FromText for Mode {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: AccessError| error.to_string())
     }
 }
 

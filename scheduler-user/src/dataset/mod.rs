@@ -2,6 +2,7 @@
 
 mod join;
 mod reading;
+pub mod services;
 pub mod store;
 mod window;
 

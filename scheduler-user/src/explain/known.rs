@@ -11,7 +11,7 @@ use scheduler_ebpf::{
 use serde::Serialize;
 
 /// How a value of a feature is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// It stands in the entry, or follows from it.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::model::{Thresholds, human_bytes};
 
 /// The band of a message and what made it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Verdict {
     /// The band; 0 is served first.
     pub band: u8,

@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// What the model makes of a direction's features.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Walk {
     /// The model.
     pub generation: u32,
@@ -32,7 +32,7 @@ pub struct Walk {
 }
 
 /// One feature.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Value {
     /// Its name.
     pub feature: &'static str,
@@ -45,7 +45,7 @@ pub struct Value {
 }
 
 /// A way through a tree.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct TreePath {
     /// Number of the tree, from 1.
     pub tree: usize,
@@ -64,7 +64,7 @@ pub struct TreePath {
 }
 
 /// A question and its answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Asked {
     /// The feature.
     pub feature: &'static str,
@@ -77,11 +77,12 @@ pub struct Asked {
 }
 
 /// A leaf that fits.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Fitting {
     /// Index of the leaf.
     pub leaf: usize,
     /// What leads to it.
+    #[schema(value_type = Vec<Object>)]
     pub conditions: Vec<Range>,
     /// Bytes of the message at the decision, if this is the leaf.
     pub bytes_at_decision: u64,

@@ -17,7 +17,7 @@ pub const SCHEMA: u32 = 1;
 const MAX_BYTES: usize = 4 << 20;
 
 /// Who decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Actor {
     /// The agent, by what it measured.
@@ -27,7 +27,7 @@ pub enum Actor {
 }
 
 /// What was done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// A candidate was trained; what became of it is the next record.
@@ -49,6 +49,7 @@ pub enum Step {
         /// Its number.
         generation: u32,
         /// Its file.
+        #[schema(value_type = String)]
         file: PathBuf,
     },
     /// A candidate left the shadow without having acted.
@@ -70,6 +71,7 @@ pub enum Step {
         /// Its number.
         generation: u32,
         /// Its file.
+        #[schema(value_type = String)]
         file: PathBuf,
         /// Time from model to acting: compiled, checked, written, flipped.
         flip_us: u64,
@@ -91,6 +93,7 @@ pub enum Step {
         /// The number that it got.
         generation: u32,
         /// Where it came from.
+        #[schema(value_type = String)]
         file: PathBuf,
         /// SHA-256 of its content, in hexadecimal.
         sha256: String,
@@ -107,6 +110,7 @@ pub enum Step {
         /// The number that it got.
         generation: u32,
         /// Where it came from.
+        #[schema(value_type = String)]
         file: PathBuf,
         /// SHA-256 of its content, in hexadecimal.
         sha256: String,
@@ -168,7 +172,7 @@ impl Step {
 }
 
 /// One record: what, why, and how to undo it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Decision {
     /// [`SCHEMA`] of who wrote it.
     pub schema: u32,

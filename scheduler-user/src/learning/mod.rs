@@ -1,6 +1,7 @@
 //! Samples → window → model → shadow → work: one cycle after another.
 
 mod advising;
+mod asked;
 pub(crate) mod cycle;
 pub(crate) mod mind;
 mod watching;
@@ -20,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use self::asked::{Ask, Began};
 use self::{
     cycle::{Cycle, Outcome, Trained},
     mind::{Mind, Needs, Step as Next},
@@ -55,6 +57,17 @@ pub enum LearningError {
     /// Aging can't be made to rule.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+}
+
+/// How the agent hears of what changes while it runs.
+#[derive(Debug)]
+pub struct Wires {
+    /// How to sample and learn from now on.
+    pub changes: watch::Receiver<Options>,
+    /// What others ask.
+    pub asked: mpsc::Receiver<Ask>,
+    /// Where it is counted what the agent does.
+    pub meters: Meters,
 }
 
 /// The window, the running model, and the cycle that replaces it.
@@ -103,13 +116,13 @@ impl Learner {
         mut self,
         datapath: Datapath,
         batches: mpsc::Receiver<Vec<Sample>>,
-        changes: watch::Receiver<Options>,
+        wires: Wires,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         if let Some(recording) = &self.options.record {
             self.labels = Labels::new(Some(recording.create()?));
         }
-        let learned = self.learn(&datapath, batches, changes, stop).await;
+        let learned = self.learn(&datapath, batches, wires, stop).await;
         let closed = self.labels.close(&datapath);
         learned?;
         let closed = closed?;
@@ -123,7 +136,11 @@ impl Learner {
         &mut self,
         datapath: &Datapath,
         mut batches: mpsc::Receiver<Vec<Sample>>,
-        mut changes: watch::Receiver<Options>,
+        Wires {
+            mut changes,
+            mut asked,
+            meters: _,
+        }: Wires,
         stop: CancellationToken,
     ) -> Result<(), LearningError> {
         let mut cycle = tokio::time::interval(self.options.train_every);
@@ -150,6 +167,11 @@ impl Learner {
                     cycle = tokio::time::interval(self.options.train_every);
                     cycle.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     cycle.tick().await;
+                }
+                Some(ask) = asked.recv() => {
+                    if self.answer(datapath, ask)? {
+                        cycle.reset();
+                    }
                 }
                 _ = cycle.tick() => {
                     self.follow(datapath)?;

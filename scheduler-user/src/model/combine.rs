@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Model;
 
 /// How the trees' predictions become one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Combine {
     /// Each predicts the whole; their mean counts.

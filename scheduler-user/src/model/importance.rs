@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Model, Tree};
 
 /// What splits on one feature explain.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Importance {
     /// Name of the feature.
     pub feature: &'static str,

@@ -27,7 +27,7 @@ pub use compile::{CompileError, compile};
 pub use diff::{Diff, diff};
 pub use importance::Importance;
 pub use named::NamedFeature;
-pub use registry::{Entry, KEPT, LoadError, Registry, SaveError, Skipped};
+pub use registry::{Entry, KEPT, LoadError, MAX_FILE_BYTES, Registry, SaveError, Skipped};
 pub use render::{Summary, human_bytes};
 pub(crate) use rules::bytes_of as bytes_to_come;
 pub use svg::svg;
@@ -37,7 +37,7 @@ pub use thresholds::Thresholds;
 pub const SCHEMA: u32 = 2;
 
 /// A predictor of log2(floor + bytes to come): the mean of its trees, or their sum.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// [`SCHEMA`] of who wrote it.
@@ -78,7 +78,7 @@ pub struct Model {
 }
 
 /// The rows behind a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataWindow {
     /// First row, monotonic clock.
@@ -92,7 +92,7 @@ pub struct DataWindow {
 }
 
 /// What pruning took from a model so that it fits the table.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pruned {
     /// Nodes of all trees before.
@@ -125,7 +125,7 @@ pub struct Provenance {
 }
 
 /// A regression tree; the root stands first, children behind their parents.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tree {
     /// Its nodes.
@@ -133,7 +133,7 @@ pub struct Tree {
 }
 
 /// A node: a leaf if it has no split.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreeNode {
     /// Mean log2(floor + bytes to come) of the training rows here.
@@ -147,7 +147,7 @@ pub struct TreeNode {
 }
 
 /// A question about one feature.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
     /// Index of the feature.

@@ -6,7 +6,7 @@ use scheduler_common::features::Feature;
 use serde::{Deserialize, Serialize};
 
 /// A feature by name and unit, so that a file says itself what its splits ask.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedFeature {
     /// See [`Feature::name`].

@@ -302,7 +302,8 @@ const SERVICES: &[(u32, &str)] = &[
     (9092, "XmlIpcRegSvc"),
 ];
 
-fn protocol(number: u32) -> String {
+/// An IP protocol by its name.
+pub fn protocol(number: u32) -> String {
     match number {
         1 => "ICMP".to_owned(),
         6 => "TCP".to_owned(),

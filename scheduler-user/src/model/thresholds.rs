@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The programs go by what stands in `SETTINGS`. A model brings its own, for which it was judged, and those of aging, which
 /// come back when it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
     /// The largest message of each band but the last, ascending.

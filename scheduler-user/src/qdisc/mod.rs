@@ -88,7 +88,9 @@ pub struct InstalledState {
 }
 
 /// Counters of one band since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 pub struct BandStats {
     /// The band, 0 is served first.
     pub band: u8,

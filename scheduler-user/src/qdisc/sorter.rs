@@ -29,7 +29,18 @@ const TCA_ETS_PRIOMAP: u16 = 5;
 const TCA_ETS_PRIOMAP_BAND: u16 = 6;
 
 /// What stands at the root of an interface that is up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum RootChoice {
     /// Shapes to `--rate`; strict bands, each with a guaranteed share.

@@ -45,7 +45,7 @@ impl Bottleneck {
 ///
 /// Completion time is from arrival to the last byte, base included; slowdown is that time relative to the
 /// same on an idle link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
     /// Messages it was measured on; with 0 the rest says nothing.
@@ -59,7 +59,7 @@ pub struct Figures {
 }
 
 /// What one discipline did, in all and by class of size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replay {
     /// All messages.

@@ -22,7 +22,7 @@ const MIN_CLASS_MESSAGES: u64 = 10;
 /// completion time: 0.1 is about ten per cent in both. Mean and error come from redraws of the messages in blocks,
 /// each replayed anew under both, so the error holds what other messages, another order of arrival and other
 /// queues would have changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Advantage {
     /// Mean gain, as a logarithm of a ratio; negative if it loses.

@@ -19,7 +19,7 @@ use super::{
 use crate::{dataset::Row, model::Model};
 
 /// Nearness of predicted to real log2(floor + bytes to come).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
     /// Rows it was measured on; with 0 the rest says nothing.
@@ -31,7 +31,7 @@ pub struct Accuracy {
 }
 
 /// One predictor on the rows that none has seen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PredictorScores {
     /// At every decision point.
@@ -50,7 +50,7 @@ pub struct PredictorScores {
 }
 
 /// A candidate beside its rivals, all on the same rows that none of them has seen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
     /// The model on trial.

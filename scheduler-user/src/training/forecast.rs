@@ -21,7 +21,7 @@ pub const LOADS: [f64; 3] = [0.5, 0.8, 0.9];
 const LEAST_GAP: f64 = 0.05;
 
 /// The same messages under every discipline, load by load.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gains {
     /// Rate of the link that was replayed.
@@ -35,7 +35,7 @@ pub struct Gains {
 }
 
 /// The same messages under every discipline at one load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadGains {
     /// Share of the link that is asked for.

@@ -15,7 +15,7 @@ pub const BULK_BYTES: [u64; 3] = [100_000, 1_000_000, 10_000_000];
 ///
 /// Recall alone can be bought by calling everything bulk, so it stands beside the share that is called so
 /// (Jurkiewicz et al. 2024 compare at equal share).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bulk {
     /// Larger messages are bulk.
@@ -31,7 +31,7 @@ pub struct Bulk {
 }
 
 /// Whether guesses are right on average, and as sure as they say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Share of the rows whose real value lies within the guess's own standard deviation (68 % if errors were
@@ -42,7 +42,7 @@ pub struct Calibration {
 }
 
 /// Rows with about the same guess.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lean {
     /// The guess, rounded down, log2 of floor and bytes to come.

@@ -13,7 +13,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// A program, and what it is for.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     (
         "ip",
         "the demo and the tests make network namespaces with it",
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 3] = [
         "the demo and the tests set queueing disciplines with it",
     ),
     ("cc", "rustc links with it"),
+    ("curl", "the tests ask the control socket with it"),
 ];
 
 /// A package manager and its names for what holds [`PROGRAMS`].
@@ -69,11 +70,14 @@ const MANAGERS: [Manager; 5] = [
 impl Manager {
     fn words(&self, missing: &[&str]) -> Vec<&'static str> {
         let mut words = self.install.to_vec();
-        if missing.iter().any(|program| *program != "cc") {
+        if missing.iter().any(|program| ["ip", "tc"].contains(program)) {
             words.extend(self.network);
         }
         if missing.contains(&"cc") {
             words.extend(self.compiler);
+        }
+        if missing.contains(&"curl") {
+            words.push("curl");
         }
         words
     }
@@ -90,7 +94,7 @@ pub(super) fn install(machine: &Machine, step: &Step) -> Result<Outcome> {
         .find(|known| machine.find(known.program).is_some())
     else {
         bail!(
-            "{reasons}; no package manager known here was found: install iproute2 and a C compiler"
+            "{reasons}; no package manager known here was found: install iproute2, curl and a C compiler"
         );
     };
     let words = manager.words(&missing);
@@ -218,6 +222,7 @@ mod tests {
             ["install", "--yes", "--no-install-recommends", "iproute2"]
         );
         assert!(apt.words(&["cc"]).contains(&"gcc") && !apt.words(&["cc"]).contains(&"iproute2"));
+        assert_eq!(apt.words(&["curl"]).last(), Some(&"curl"));
         assert!(
             apt.words(&["ip", "cc"])
                 .ends_with(&["iproute2", "gcc", "libc6-dev"])

@@ -9,23 +9,43 @@ use std::{
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::{Format, SCHEMA, acting, loaded, named, print, print_json};
+use super::{Format, loaded, print, print_json, runtime};
 use crate::{
-    handover::{Back, Change, Handover},
+    control::client::{Client, in_query},
+    handover::{Back, Handover},
     instance::Instance,
     model::Registry,
+    shown::{Changed, SCHEMA, acting, named},
 };
 
 pub(super) fn push(instance: &Instance, format: Format, file: &Path) -> anyhow::Result<()> {
-    // Before the programs are asked for: a faulty file is the first thing to know.
+    // Before anybody is asked: a faulty file is the first thing to know.
     Registry::load_file(file)?;
-    let datapath = loaded(instance)?;
-    let (model, change) = Handover::new(instance).push(&datapath, file)?;
+    let absolute = std::path::absolute(file)?;
+    let by_agent = runtime()?.block_on(async {
+        let Some(agent) = Client::connect(instance).await else {
+            return anyhow::Ok(None);
+        };
+        let text = std::fs::read(file)?;
+        let from = in_query(&absolute.to_string_lossy());
+        Ok(Some(
+            agent.post(&format!("/v1/models?from={from}"), text).await?,
+        ))
+    })?;
+    let changed = match by_agent {
+        Some(changed) => changed,
+        None => {
+            let datapath = loaded(instance)?;
+            let (model, change) = Handover::new(instance).push(&datapath, file)?;
+            Changed::pushed(&model, &change)
+        }
+    };
+    let acting = changed.acting.unwrap_or_default();
+    let summary = changed.summary.as_deref().unwrap_or_default();
     tell(
         format,
-        &change,
-        ("pushed", None),
-        &format!("model {} acts ({})", model.generation, model.summary()),
+        &changed,
+        &format!("model {acting} acts ({summary})"),
     )
 }
 
@@ -34,45 +54,50 @@ pub(super) fn roll_back(
     format: Format,
     (generation, to_aging): (Option<u32>, bool),
 ) -> anyhow::Result<()> {
-    let datapath = loaded(instance)?;
-    let back = match generation {
-        Some(generation) => Back::Generation(generation),
-        None if to_aging => Back::Aging,
-        None => Back::Parent,
+    let by_agent = runtime()?.block_on(async {
+        let Some(agent) = Client::connect(instance).await else {
+            return anyhow::Ok(None);
+        };
+        let target = json!({ "generation": generation, "to_aging": to_aging });
+        let changed = agent
+            .post("/v1/models/rollback", target.to_string())
+            .await?;
+        Ok(Some(changed))
+    })?;
+    let changed: Changed = match by_agent {
+        Some(changed) => changed,
+        None => {
+            let datapath = loaded(instance)?;
+            let back = match generation {
+                Some(generation) => Back::Generation(generation),
+                None if to_aging => Back::Aging,
+                None => Back::Parent,
+            };
+            let change = Handover::new(instance).roll_back(&datapath, back)?;
+            Changed::rolled_back(instance, &change)
+        }
     };
-    let change = Handover::new(instance).roll_back(&datapath, back)?;
-    let done = match change.acting {
+    let done = match changed.acting {
         Some(generation) => format!("model {generation} acts again"),
         None => "no model acts: bytes already sent decide (aging)".to_owned(),
     };
-    let warning = instance.agent_pid().map(|pid| {
-        format!("the agent (pid {pid}) goes on learning and may put a better model to work")
-    });
-    tell(format, &change, ("rolled-back", warning), &done)
+    tell(format, &changed, &done)
 }
 
-fn tell(
-    format: Format,
-    change: &Change,
-    (step, warning): (&str, Option<String>),
-    done: &str,
-) -> anyhow::Result<()> {
-    let flip_us = change.flip.as_micros() as u64;
+fn tell(format: Format, changed: &Changed, done: &str) -> anyhow::Result<()> {
     if format == Format::Json {
-        return print_json(&json!({
-            "schema": SCHEMA, "step": step, "before": change.before, "acting": change.acting,
-            "flip_us": flip_us, "undo": change.undo, "warning": warning,
-        }));
+        return print_json(changed);
     }
-    let before = match change.before {
+    let before = match changed.before {
         Some(generation) => format!("model {generation}"),
         None => "aging".to_owned(),
     };
     print(&format!(
-        "{done}; before: {before}; the flip took {flip_us} us"
+        "{done}; before: {before}; the flip took {} us",
+        changed.flip_us
     ));
-    print(&format!("undo: {}", change.undo));
-    if let Some(warning) = warning {
+    print(&format!("undo: {}", changed.undo));
+    if let Some(warning) = &changed.warning {
         print(&format!("note: {warning}"));
     }
     Ok(())

@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::{Format, named, print, print_json};
+use super::{Format, print, print_json};
 use crate::{
     instance::Instance,
-    model::{Diff, diff, human_bytes},
+    model::{Diff, Model, diff, human_bytes},
+    shown::named,
 };
 
 pub(super) fn difference(
@@ -14,8 +15,8 @@ pub(super) fn difference(
     format: Format,
     which: [&String; 2],
 ) -> anyhow::Result<()> {
-    let [a, b] = which.map(|which| {
-        named(instance, Some(which)).and_then(|model| model.context("a named model is one"))
+    let [a, b] = which.map(|which| -> anyhow::Result<Model> {
+        named(instance, Some(which))?.context("a named model is one")
     });
     let diff = diff(&a?, &b?);
     match format {

@@ -2,38 +2,20 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Serialize;
-use serde_json::json;
-
-use super::{Format, SCHEMA, acting, print, print_json};
+use super::{Format, print, print_json};
 use crate::{
     instance::Instance,
-    model::{Entry, Registry},
+    model::Entry,
+    shown::{Damaged, Listing},
 };
 
-#[derive(Serialize)]
-struct Damaged {
-    file: String,
-    reason: String,
-}
-
 pub(super) fn list(instance: &Instance, format: Format) -> anyhow::Result<()> {
-    let (entries, skipped) = Registry::new(instance.models()).list()?;
-    let acting = acting(instance);
-    let damaged: Vec<_> = skipped
-        .iter()
-        .map(|skip| Damaged {
-            file: skip.path.display().to_string(),
-            reason: skip.reason.to_string(),
-        })
-        .collect();
+    let listing = Listing::of(instance)?;
     match format {
-        Format::Json => print_json(&json!({
-            "schema": SCHEMA, "acting": acting, "models": entries, "damaged": damaged,
-        })),
+        Format::Json => print_json(&listing),
         Format::Text => {
-            print(&table(&entries, acting));
-            for Damaged { file, reason } in damaged {
+            print(&table(&listing.models, listing.acting));
+            for Damaged { file, reason } in listing.damaged {
                 print(&format!("damaged: {file}: {reason}"));
             }
             Ok(())

@@ -3,12 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use serde_json::json;
 
-use super::{Format, SCHEMA, print, print_json};
+use super::{Format, print, print_json};
 use crate::{
     instance::Instance,
     journal::decisions::{Actor, Decision, Decisions},
+    shown::Decided,
 };
 
 pub(super) fn log(instance: &Instance, format: Format, lines: usize) -> anyhow::Result<()> {
@@ -17,9 +17,7 @@ pub(super) fn log(instance: &Instance, format: Format, lines: usize) -> anyhow::
         .tail(lines)
         .with_context(|| format!("cannot read {}", path.display()))?;
     if format == Format::Json {
-        return print_json(&json!({
-            "schema": SCHEMA, "decisions": tail.decisions, "unreadable": tail.unreadable,
-        }));
+        return print_json(&Decided::from(tail));
     }
     if tail.decisions.is_empty() {
         print("nothing was decided yet; `treeline run` learns models from traffic");

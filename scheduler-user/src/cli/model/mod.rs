@@ -6,20 +6,13 @@ mod list;
 mod log;
 mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Format, exit, print, print_json};
-use crate::{
-    datapath::Datapath,
-    instance::Instance,
-    model::{Model, Registry},
-};
-
-/// Version of the JSON of `list`, `show`, and of what changes a model.
-const SCHEMA: u32 = 1;
+use super::{Format, exit, print, print_json, runtime};
+use crate::{datapath::Datapath, instance::Instance};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelVerb {
@@ -125,27 +118,6 @@ pub(super) fn run(instance: &Instance, format: Format, verb: &ModelVerb) -> anyh
         ModelVerb::Import { file } => change::import(instance, format, file),
         ModelVerb::Log { lines } => log::log(instance, format, *lines),
     }
-}
-
-/// The model of this name; without one the model that acts, as far as this user may know, else the newest.
-fn named(instance: &Instance, which: Option<&str>) -> anyhow::Result<Option<Model>> {
-    let registry = Registry::new(instance.models());
-    let Some(which) = which else {
-        if let Some(generation) = acting(instance) {
-            return Ok(Some(registry.load(generation)?));
-        }
-        return Ok(registry.latest_valid()?.0);
-    };
-    Ok(Some(match which.parse::<u32>() {
-        Ok(generation) => registry.load(generation)?,
-        Err(_not_a_number) => Registry::load_file(Path::new(which))?,
-    }))
-}
-
-/// Generation that acts, as far as this user may know.
-fn acting(instance: &Instance) -> Option<u32> {
-    let datapath = Datapath::open(instance).ok().flatten()?;
-    Some(datapath.active().ok().flatten()?.generation)
 }
 
 /// The programs, which must be loaded.

@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
 
-use super::{Format, ShowArgs, named, print, print_json};
+use super::{Format, ShowArgs, print, print_json};
 use crate::{
     instance::Instance,
     model::{Importance, Model, human_bytes, svg},
+    shown::{Described, named},
 };
 
 pub(super) fn show(instance: &Instance, format: Format, args: &ShowArgs) -> anyhow::Result<()> {
@@ -24,7 +24,7 @@ pub(super) fn show(instance: &Instance, format: Format, args: &ShowArgs) -> anyh
         None => Vec::new(),
     };
     match format {
-        Format::Json => print_json(&described(&model, args.rules, &drawn)?),
+        Format::Json => print_json(&Described::of(&model, args.rules, drawn)),
         Format::Text if drawn.is_empty() => {
             print(text(&model, args.rules).trim_end());
             Ok(())
@@ -73,32 +73,6 @@ fn with_number(path: &Path, number: usize) -> PathBuf {
         name.push_str(&extension.to_string_lossy());
     }
     path.with_file_name(name)
-}
-
-/// The model's file with what follows from it.
-fn described(model: &Model, rules: bool, drawn: &[PathBuf]) -> anyhow::Result<Value> {
-    let mut value = serde_json::to_value(model)?;
-    value["sha256"] = model.sha256().into();
-    value["importances"] = json!(model.importances());
-    if rules {
-        let rules = model.rules().into_iter().map(|rule| {
-            json!({
-                "tree": rule.tree,
-                "leaf": rule.leaf,
-                "conditions": rule.ranges,
-                "text": rule.to_string(),
-                "bytes_to_come": model.leaf_bytes(&rule.node),
-                "output": rule.node.output,
-                "factor": rule.node.sigma.exp2(),
-                "rows": rule.node.rows,
-            })
-        });
-        value["rules"] = rules.collect();
-    }
-    if !drawn.is_empty() {
-        value["drawn"] = json!(drawn);
-    }
-    Ok(value)
 }
 
 fn text(model: &Model, rules: bool) -> String {

@@ -173,6 +173,11 @@ impl Window {
         self.put_in(row);
     }
 
+    /// All rows that are kept, in no order; not all of them may teach.
+    pub fn held(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().map(|placed| &placed.row)
+    }
+
     /// The rows to learn from, in order of time.
     pub fn rows(&self) -> Vec<Row> {
         let oldest_kept_ns = self.oldest_kept_ns();

@@ -23,7 +23,7 @@ pub use error::{LoadError, SaveError};
 pub const KEPT: usize = 20;
 
 /// Larger files are no models: a full table is a tenth of it.
-const MAX_FILE_BYTES: u64 = 8 << 20;
+pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Names the generation that acts, or acted last; 0 = aging.
 const ACTING: &str = "acting";
@@ -37,7 +37,7 @@ struct Stored {
 }
 
 /// What `model list` shows of a file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Entry {
     /// Number of the model.
     pub generation: u32,
@@ -201,6 +201,14 @@ impl Registry {
         load_file(path)
     }
 
+    /// The model of a file that somebody else has read; `path` is for the errors.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn decode(path: &Path, text: &[u8]) -> Result<Model, LoadError> {
+        decode(path.to_owned(), text)
+    }
+
     /// Writes a model anywhere, as [`Self::save`] does.
     ///
     /// # Errors
@@ -333,7 +341,12 @@ fn load_file(path: &Path) -> Result<Model, LoadError> {
         Ok(Err(size_bytes)) => return Err(LoadError::TooLarge { path, size_bytes }),
         Err(source) => return Err(LoadError::Read { path, source }),
     };
-    let value: serde_json::Value = match serde_json::from_slice(&text) {
+    decode(path, &text)
+}
+
+/// The model that a file of this name holds.
+fn decode(path: PathBuf, text: &[u8]) -> Result<Model, LoadError> {
+    let value: serde_json::Value = match serde_json::from_slice(text) {
         Ok(value) => value,
         Err(error) => {
             return Err(LoadError::NotJson {
