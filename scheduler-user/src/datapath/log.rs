@@ -35,6 +35,9 @@ impl Datapath {
             .map_pin_path(MAP, &path)
             .load(OBJECT)
             .map_err(|source| refused(source, 1))?;
-        EbpfLogger::init(&mut ebpf).map_err(|source| DatapathError::Log { path, source })
+        EbpfLogger::init(&mut ebpf).map_err(|source| DatapathError::Log {
+            path,
+            source: Box::new(source),
+        })
     }
 }
