@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod acts;
+mod bench;
 mod config;
 mod doctor;
 mod exit;
@@ -32,8 +33,9 @@ use self::acts::ActArgs;
 pub use self::exit::Exit;
 use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
-    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
-    manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs, train::TrainArgs,
+    bench::BenchArgs, config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs,
+    ingress::IngressArgs, manual::ManualArgs, model::ModelVerb, record::RecordArgs,
+    replay::ReplayArgs, train::TrainArgs,
 };
 use crate::{
     acts::Acts,
@@ -183,6 +185,13 @@ enum Verb {
         after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json"
     )]
     Doctor(DoctorArgs),
+    /// Measure what the kernel programs cost a packet here, and what share of a core that is at the present traffic.
+    ///
+    /// Programs of its own are loaded and run on made-up packets; what is attached goes on undisturbed, and no packet is sent.
+    #[command(
+        after_help = "Examples:\n  treeline bench\n  treeline bench eth0 --model none --format json"
+    )]
+    Bench(BenchArgs),
     /// Show what the agent did and why.
     #[command(after_help = "Example:\n  treeline logs -n 20 --follow")]
     Logs {
@@ -417,6 +426,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             | Verb::Status
             | Verb::Record(_)
             | Verb::Replay(_)
+            | Verb::Bench(_)
     ) {
         exit::require_root()?;
     }
@@ -440,6 +450,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Verb::Manual(args) => manual::write(&args),
         Verb::Config(verb) => config::run(format, &verb),
+        Verb::Bench(args) => bench::run(&instance, format, &args),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs { lines, follow } => logs::logs(&instance, format, lines, follow),
