@@ -10,6 +10,7 @@ use bed::netns::Namespace;
 
 use crate::support::{
     agent::{Done, Site, binary},
+    json::documented,
     privileged,
 };
 
@@ -40,6 +41,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["model", "log"],
         &["explain"],
         &["doctor"],
+        &["bench"],
         &["completions"],
         &["config", "check"],
         &["config", "show"],
@@ -121,6 +123,7 @@ fn without_root_what_needs_it_ends_with_3_and_the_rest_works() {
         &["down", "lo"],
         &["down", "--all"],
         &["status"],
+        &["bench"],
         &["record", "lo", "--out", "rows.parquet"],
         &["replay", "some.pcap", "--out", "rows.parquet"],
     ] {
@@ -190,18 +193,76 @@ fn what_is_shown_is_shown_as_json_too() {
         .call(&["model", "list", "--format", "json"])
         .expect(0)
         .json();
+    documented("model list", &models);
     assert_eq!(models["models"].as_array().unwrap().len(), 0);
+    let log = site.call(&["model", "log", "--format", "json"]);
+    documented("model log", &log.expect(0).json());
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/config.toml");
+    for verb in ["check", "show"] {
+        let done = site.call(&["config", verb, example, "--format", "json"]);
+        documented(&format!("config {verb}"), &done.expect(0).json());
+    }
     let up = site
         .call(&["up", "present", "--rate", "1.5gbit", "--format", "json"])
         .expect(0)
         .json();
+    documented("up", &up);
     assert_eq!(up["interface"], "present");
     let status = site.status();
     assert_eq!(status["interfaces"][0]["rate_bps"], 1_500_000_000u64);
     assert_eq!(status["counters"]["egress_packets"], 0);
-    site.call(&["down", "--all", "--format", "json"])
+    let down = site.call(&["down", "--all", "--format", "json"]);
+    documented("down", &down.expect(0).json());
+}
+
+#[test]
+fn a_bench_tells_what_a_packet_costs_and_disturbs_nothing() {
+    if !privileged() {
+        return;
+    }
+    let namespace = Namespace::new("cli").unwrap();
+    namespace
+        .ip("link add present type veth peer name present-end")
+        .unwrap();
+    let site = Site::new(&namespace);
+    let bench = ["bench", "present", "--rounds", "3"];
+    let json = |more: &[&str]| {
+        let done = site.call(&[&bench, more, &["--format", "json"]].concat());
+        let bench = done.expect(0).json();
+        documented("bench", &bench);
+        bench
+    };
+    let idle = json(&[]);
+    assert!(idle["programs"].is_null() && idle["model_generation"].is_null());
+    site.assert_no_trace();
+    site.call(&["up", "present", "--rate", "1mbit", "--flows", "4096"])
+        .expect(0);
+    let before = site.status();
+    let busy = json(&["--model", "none"]);
+    assert_eq!(busy["flow_entries"], 4096);
+    assert!(busy["programs"]["share_of_a_core"].is_number(), "{busy}");
+    let after = site.status();
+    assert_eq!(before["counters"], after["counters"], "it was disturbed");
+    // A packet that is parsed and found costs more than one that is passed at once, whatever the machine does.
+    let costs = busy["costs"].as_array().unwrap();
+    assert_eq!(costs.len(), 6);
+    for hook in ["egress", "ingress"] {
+        let least = |packet: &str| {
+            let found = costs
+                .iter()
+                .find(|cost| cost["hook"] == hook && cost["packet"] == packet);
+            found.unwrap()["least_ns"].as_f64().unwrap()
+        };
+        assert!(least("passed-over") > 0.0, "{busy}");
+        assert!(least("known-flow") > least("passed-over"), "{busy}");
+    }
+    site.call(&bench).expect(0).says("one more of a known flow");
+    site.call(&["bench", "presnet"])
+        .expect(4)
+        .says("did you mean present?");
+    site.call(&["down", "presnet"])
         .expect(0)
-        .json();
+        .says("did you mean present?");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use treeline::datapath::Datapath;
 use crate::support::{
     OwnInstance,
     agent::{Done, Site, binary},
+    json::documented,
     privileged,
 };
 
@@ -25,7 +26,9 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
 
 fn examine(site: &Site<'_>, more: &[&str]) -> Value {
     let all = [&["doctor", "--format", "json", UPLINK], more].concat();
-    site.call(&all).expect(0).json()
+    let report = site.call(&all).expect(0).json();
+    documented("doctor", &report);
+    report
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     registry::{by_port, file},
-    support::{agent::Site, privileged},
+    support::{agent::Site, json::documented, privileged},
 };
 
 const PORT: u16 = 7300;
@@ -62,7 +62,9 @@ impl Kept {
 
 fn explained(site: &Site<'_>, words: &[&str]) -> Value {
     let done = site.call(&[&["explain", "--format", "json"], words].concat());
-    done.expect(0).json()
+    let explained = done.expect(0).json();
+    documented("explain", &explained);
+    explained
 }
 
 #[test]

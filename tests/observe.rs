@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use scheduler_common::settings::Act;
 use treeline::{advice::Advice, model::Registry};
 
-use crate::support::{agent::Site, privileged};
+use crate::support::{agent::Site, json::documented, privileged};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -149,7 +149,7 @@ fn watching_an_idle_link_ends_in_time_and_says_that_nothing_was_seen() {
         ])
         .expect(0)
         .json();
-    assert_eq!(done["schema"], 1);
+    documented("run --observe", &done);
     assert!(done["advice"].is_null() && done["interfaces"][0] == UPLINK);
     site.assert_no_trace();
     site.call(&["run", UPLINK, "--observe", "--replace"])

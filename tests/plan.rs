@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bed::netns::{Bed, Namespace, UPLINK};
 
-use crate::support::{agent::Site, privileged};
+use crate::support::{agent::Site, json::documented, privileged};
 
 /// What stands on an interface, without the handles that the kernel counts up.
 #[derive(Debug, PartialEq)]
@@ -220,7 +220,7 @@ fn the_plan_of_what_is_up_names_only_the_change_and_run_has_one_too() {
         ])
         .expect(0)
         .json();
-    assert_eq!(plan["schema"], 1);
+    documented("up --dry-run", &plan);
     assert_eq!(plan["interfaces"][0]["interface"], UPLINK);
     assert_eq!(plan["interfaces"][0]["is_up"], true);
     assert!(site.status()["agent"].is_null());

@@ -20,7 +20,7 @@ use nix::{
 use scheduler_common::{features::Feature, sample::Hook, settings::Act};
 use treeline::dataset::store::{self, Dataset};
 
-use crate::support::{agent::Site, privileged};
+use crate::support::{agent::Site, json::documented, privileged};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -137,6 +137,7 @@ fn a_recording_ends_whole_by_a_signal_and_can_be_learned_from() {
         .call(&["--format", "json", "train", "--from", file, "--out", model])
         .expect(0)
         .json();
+    documented("train", &learned);
     assert!(learned["nodes"].as_u64() > Some(1), "{learned}");
     assert!(learned["judged_on_rows"].as_u64() > Some(50), "{learned}");
     assert!(learned["ingress_rows"].as_u64() > Some(0), "{learned}");

@@ -16,7 +16,7 @@ use treeline::model::{DataWindow, Model, Registry, Split, Thresholds, Tree, Tree
 
 use crate::{
     learning::learn,
-    support::{agent::Site, privileged},
+    support::{agent::Site, json::documented, privileged},
 };
 
 const NOTICE_LIMIT: Duration = Duration::from_secs(60);
@@ -80,7 +80,20 @@ fn acting(site: &Site<'_>) -> Option<u32> {
 
 fn json(site: &Site<'_>, arguments: &[&str]) -> Value {
     let done = site.call(&[arguments, &["--format", "json"]].concat());
-    done.expect(0).json()
+    let printed = done.expect(0).json();
+    let [model, verb, ..] = arguments else {
+        panic!("{arguments:?} is no verb with a noun")
+    };
+    // A rollback prints what a push does, and a model that goes to standard output is a model.
+    let verb = match *verb {
+        "rollback" => "push",
+        "export" if arguments.contains(&"-") => "show",
+        verb => verb,
+    };
+    if *model == "model" && !printed.is_null() {
+        documented(&format!("model {verb}"), &printed);
+    }
+    printed
 }
 
 #[test]

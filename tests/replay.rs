@@ -19,6 +19,7 @@ use crate::{
     support::{
         agent::{Done, binary},
         captures,
+        json::documented,
         packets::{ACK, Ends, Flags},
         privileged,
     },
@@ -36,6 +37,7 @@ fn replay(captures: &[&Path], more: &[&str]) -> (Value, Dataset) {
     arguments.extend(captures.iter().map(|path| path.to_str().unwrap()));
     arguments.extend(more);
     let said = call(&arguments).expect(0).json();
+    documented("replay", &said);
     (said, store::read(&out).unwrap())
 }
 

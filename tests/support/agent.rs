@@ -22,7 +22,7 @@ use scheduler_common::names;
 use serde_json::Value;
 use treeline::datapath::Datapath;
 
-use super::OwnInstance;
+use super::{OwnInstance, json::documented};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -140,7 +140,9 @@ impl<'a> Site<'a> {
 
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        self.call(&["status", "--format", "json"]).expect(0).json()
+        let status = self.call(&["status", "--format", "json"]).expect(0).json();
+        documented("status", &status);
+        status
     }
 
     /// A counter of `status`.

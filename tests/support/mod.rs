@@ -8,6 +8,7 @@ pub(crate) mod cards;
 pub(crate) mod frames;
 pub(crate) mod guests;
 pub(crate) mod host;
+pub(crate) mod json;
 pub(crate) mod kernel;
 pub(crate) mod packets;
 pub(crate) mod peer;

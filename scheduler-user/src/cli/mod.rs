@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what each verb does.
 
 mod acts;
+mod bench;
 mod config;
 mod doctor;
 mod exit;
@@ -33,9 +34,9 @@ use self::acts::ActArgs;
 pub use self::exit::Exit;
 use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
-    config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs, ingress::IngressArgs,
-    logs::LogsArgs, manual::ManualArgs, model::ModelVerb, record::RecordArgs, replay::ReplayArgs,
-    report::ReportArgs, train::TrainArgs,
+    bench::BenchArgs, config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs,
+    ingress::IngressArgs, logs::LogsArgs, manual::ManualArgs, model::ModelVerb, record::RecordArgs,
+    replay::ReplayArgs, report::ReportArgs, train::TrainArgs,
 };
 use crate::{
     acts::Acts,
@@ -197,6 +198,13 @@ enum Verb {
         after_help = "Examples:\n  treeline doctor\n  treeline doctor eth0 --rate 20mbit --format json"
     )]
     Doctor(DoctorArgs),
+    /// Measure what the kernel programs cost a packet here, and what share of a core that is at the present traffic.
+    ///
+    /// Programs of its own are loaded and run on made-up packets; what is attached goes on undisturbed, and no packet is sent.
+    #[command(
+        after_help = "Examples:\n  treeline bench\n  treeline bench eth0 --model none --format json"
+    )]
+    Bench(BenchArgs),
     /// Show what the agent did and why.
     #[command(
         after_help = "Examples:\n  treeline logs -n 20 --follow\n  treeline logs --level warn --since 1h\n  \
@@ -427,7 +435,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let instance = Instance::new(&instance)?;
     if matches!(
         verb,
-        Verb::Run(_) | Verb::Up { .. } | Verb::Down { .. } | Verb::Record(_) | Verb::Replay(_)
+        Verb::Run(_)
+            | Verb::Up { .. }
+            | Verb::Down { .. }
+            | Verb::Record(_)
+            | Verb::Replay(_)
+            | Verb::Bench(_)
     ) {
         exit::require_root()?;
     }
@@ -452,6 +465,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Manual(args) => manual::write(&args),
         Verb::Report(args) => report::run(&instance, format, &args),
         Verb::Config(verb) => config::run(&instance, format, &verb),
+        Verb::Bench(args) => bench::run(&instance, format, &args),
         Verb::Doctor(args) => doctor::run(&instance, format, &args),
         Verb::Explain(args) => explain::run(&instance, format, &args),
         Verb::Logs(args) => logs::logs(&instance, format, &args),

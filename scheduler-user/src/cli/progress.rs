@@ -25,3 +25,15 @@ pub(super) fn spinner(what: &str) -> ProgressBar {
     spinner.enable_steady_tick(TICK);
     spinner
 }
+
+/// A clock beside what goes on until it is told to end, or for `length`.
+pub(super) fn clock(what: &str, length: Option<Duration>) -> ProgressBar {
+    let of = length.map_or_else(String::new, |length| {
+        format!(" of {}", humantime::format_duration(length))
+    });
+    let clock = spinner(&format!("{what}{of}"));
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        clock.set_style(style);
+    }
+    clock
+}

@@ -5,7 +5,9 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{Format, UplinkArgs, parse_one_in, parse_period, print, print_json, run, runtime};
+use super::{
+    Format, UplinkArgs, parse_one_in, parse_period, print, print_json, progress, run, runtime,
+};
 use crate::{
     datapath::Datapath,
     dataset::JoinCounts,
@@ -51,7 +53,10 @@ pub(super) fn record(instance: &Instance, format: Format, args: &RecordArgs) -> 
         "samples have one reader: start the agent with `treeline run … --record FILE` to record what it learns from",
     )?;
     journal::start("info", None);
-    let closed = runtime()?.block_on(serve(instance, args))?;
+    let clock = progress::clock("recording", args.length);
+    let closed = runtime()?.block_on(serve(instance, args));
+    clock.finish_and_clear();
+    let closed = closed?;
     let Closed { rows, join } = closed;
     let file = args.out.display().to_string();
     match format {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Format, Leaf, UplinkArgs, print, print_json, runtime};
 use crate::{
     acts,
+    config::nearest,
     instance::Instance,
     journal,
     qdisc::{RootChoice, format_rate},
@@ -155,6 +156,12 @@ pub(super) fn down(
             }
             for (_, text) in &described {
                 print(text);
+            }
+            if let (Some(name), [(_, Went::NotUp)]) = (interface, all.as_slice()) {
+                let up: Vec<String> = instance.records()?.into_iter().map(|it| it.name).collect();
+                if let Some(meant) = nearest(name, up.iter().map(String::as_str)) {
+                    print(&format!("{meant} is up: did you mean {meant}?"));
+                }
             }
             Ok(())
         }

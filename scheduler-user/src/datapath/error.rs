@@ -69,7 +69,7 @@ pub enum DatapathError {
         /// Its ring.
         path: PathBuf,
         /// Why it failed.
-        source: aya_log::Error,
+        source: Box<aya_log::Error>,
     },
     /// A pin could not be made.
     #[error("cannot pin {}", path.display())]

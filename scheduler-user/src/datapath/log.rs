@@ -36,7 +36,9 @@ impl Datapath {
             .map_pin_path(MAP, &path)
             .load(OBJECT)
             .map_err(|source| refused(source, 1))?;
-        EbpfLogger::init_with_logger(&mut ebpf, logger)
-            .map_err(|source| DatapathError::Log { path, source })
+        EbpfLogger::init_with_logger(&mut ebpf, logger).map_err(|source| DatapathError::Log {
+            path,
+            source: Box::new(source),
+        })
     }
 }

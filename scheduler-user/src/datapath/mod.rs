@@ -5,6 +5,7 @@
 
 mod attach;
 pub mod clock;
+pub mod cost;
 mod error;
 mod ingress;
 mod log;
