@@ -38,4 +38,5 @@ mod support;
 mod survival;
 mod swap;
 mod table;
+mod top;
 mod verifier;

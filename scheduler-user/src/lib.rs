@@ -43,5 +43,6 @@ pub mod sampling;
 pub mod shown;
 pub mod simulate;
 pub mod status;
+pub mod top;
 pub mod training;
 pub mod uplink;

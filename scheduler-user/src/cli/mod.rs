@@ -22,6 +22,7 @@ mod report;
 mod run;
 mod status;
 mod supervisor;
+mod top;
 mod train;
 mod updown;
 
@@ -36,7 +37,7 @@ use self::grammar::{period as parse_period, rate as parse_rate};
 use self::{
     bench::BenchArgs, config::ConfigVerb, doctor::DoctorArgs, explain::ExplainArgs,
     ingress::IngressArgs, logs::LogsArgs, manual::ManualArgs, model::ModelVerb, record::RecordArgs,
-    replay::ReplayArgs, report::ReportArgs, train::TrainArgs,
+    replay::ReplayArgs, report::ReportArgs, top::TopArgs, train::TrainArgs,
 };
 use crate::{
     acts::Acts,
@@ -102,7 +103,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  treeline run eth0 --rate 95mbit\n  \
                       treeline run                                 what /etc/treeline/config.toml says\n  \
                       treeline run eth0 --observe --rate 95mbit --for 1h   only say what that would be worth")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Bring an interface up without an agent: scheduling, no learning.
     #[command(
         after_help = "Examples:\n  treeline up eth0 --rate 95mbit --model none   shape to 95 Mbit/s\n  \
@@ -135,6 +136,14 @@ enum Verb {
     /// Show interfaces, bands, model, agent and counters.
     #[command(after_help = "Example:\n  treeline status --format json")]
     Status,
+    /// Watch interfaces, bands, services, model and costs live, on a terminal of 80 by 24 or more.
+    ///
+    /// Keys are explained on the screen. Services come from a running agent; without one there are bands and counters. While it is
+    /// open the kernel measures the run time of BPF programs, which costs some nanoseconds a packet.
+    #[command(
+        after_help = "Examples:\n  treeline top\n  treeline top --once --every 5s --format json"
+    )]
+    Top(TopArgs),
     /// Write what the interfaces' packets were and became, for learning elsewhere or later.
     ///
     /// Ends on SIGINT, SIGTERM, or by `--for` and `--max-rows`. Nothing is learned, and packets are not touched on interfaces that
@@ -454,6 +463,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Verb::Up { interface, how, .. } => updown::up(&instance, format, &interface, &how),
         Verb::Down { interface, .. } => updown::down(&instance, format, interface.as_deref()),
         Verb::Status => status::status(&instance, format),
+        Verb::Top(args) => top::run(&instance, format, &args),
         Verb::Record(args) => record::record(&instance, format, &args),
         Verb::Train(args) => train::train(&instance, format, &args),
         Verb::Replay(args) => replay::run(format, &args),

@@ -91,7 +91,7 @@ pub fn services<'a, I: Iterator<Item = &'a Row>>(rows: I) -> Vec<Service> {
     let mut messages: BTreeMap<(u64, u8, u32), Message> = BTreeMap::new();
     for row in rows {
         let key = (row.flow_hash, row.half, row.message);
-        let message = messages.entry(key).or_insert(Message {
+        let message = messages.entry(key).or_insert_with(|| Message {
             service: service_of(row),
             bytes: 0,
             censored: false,
