@@ -282,7 +282,7 @@ fn a_running_agent_answers_as_it_describes() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|it| &it["fields"]["message"])
+        .map(|it| &it["message"])
         .collect();
     assert!(messages.contains(&&json!("reload")), "{logs}");
 

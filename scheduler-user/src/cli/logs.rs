@@ -35,7 +35,7 @@ pub(super) struct LogsArgs {
     #[arg(long, value_name = "TEXT")]
     what: Option<String>,
     /// Only records from then on: how long ago (90s, 10min, 2h, 1day), or a time (2026-01-31T08:00:00Z, 2026-01-31 08:00:00).
-    #[arg(long, value_parser = parse_since, value_name = "TIME")]
+    #[arg(long, value_parser = records::parse_since, value_name = "TIME")]
     since: Option<SystemTime>,
 }
 
@@ -71,16 +71,6 @@ pub(super) fn logs(instance: &Instance, format: Format, args: &LogsArgs) -> anyh
             .with_context(context)?;
     }
     Ok(())
-}
-
-/// Reads a length of time before now, or a moment in UTC.
-fn parse_since(text: &str) -> Result<SystemTime, String> {
-    if let Ok(ago) = humantime::parse_duration(text) {
-        let then = SystemTime::now().checked_sub(ago);
-        return then.ok_or_else(|| "that is too long ago".to_owned());
-    }
-    humantime::parse_rfc3339_weak(text)
-        .map_err(|_neither| "write for example 10min, 2h, or 2026-01-31T08:00:00Z".to_owned())
 }
 
 /// Prints what is appended, also after the journal has turned over.
@@ -130,11 +120,11 @@ mod tests {
 
     #[test]
     fn since_is_an_age_or_a_moment() {
-        let age = parse_since("10min").unwrap().elapsed().unwrap();
+        let age = records::parse_since("10min").unwrap().elapsed().unwrap();
         assert!((600..660).contains(&age.as_secs()), "{age:?}");
-        let moment = parse_since("2026-01-31T08:00:00Z").unwrap();
-        assert_eq!(parse_since("2026-01-31 08:00:00"), Ok(moment));
-        assert!(parse_since("yesterday").unwrap_err().contains("10min"));
-        parse_since("900000000years").unwrap_err();
+        let moment = records::parse_since("2026-01-31T08:00:00Z").unwrap();
+        assert_eq!(records::parse_since("2026-01-31 08:00:00"), Ok(moment));
+        assert!(records::parse_since("yesterday").unwrap_err().contains("10min"));
+        records::parse_since("900000000years").unwrap_err();
     }
 }

@@ -8,8 +8,9 @@ use std::{
     time::SystemTime,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::KEPT;
 
@@ -17,7 +18,19 @@ use super::KEPT;
 pub const SCHEMA: u32 = 1;
 
 /// How much a record matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For who searches a fault.
@@ -48,7 +61,7 @@ impl FromStr for Level {
 }
 
 /// One record of the journal.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -130,6 +143,19 @@ impl Filter {
         });
         matters && is_about && is_late
     }
+}
+
+/// Reads a length of time before now, or a moment in UTC.
+///
+/// # Errors
+/// In words, if it is neither.
+pub fn parse_since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let then = SystemTime::now().checked_sub(ago);
+        return then.ok_or_else(|| "that is too long ago".to_owned());
+    }
+    humantime::parse_rfc3339_weak(text)
+        .map_err(|_neither| "write for example 10min, 2h, or 2026-01-31T08:00:00Z".to_owned())
 }
 
 /// The last `count` records that are wanted, of all files that are kept; none if there is no journal yet.

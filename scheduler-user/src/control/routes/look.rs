@@ -18,7 +18,10 @@ use crate::{
     dataset::services::Services,
     explain::{self, Explanation, FlowSpec, Question},
     instance::Instance,
-    journal::{self, decisions::Decisions},
+    journal::{
+        decisions::Decisions,
+        records::{self, Filter, Level, Record},
+    },
     learning::Ask,
     shown::{self, Decided, Described, Listing},
     status::{self, Status},
@@ -197,26 +200,31 @@ pub(super) async fn get_decisions(
     .await
 }
 
+/// Which records of the agent's journal.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Records, counted from the end.
+    #[serde(default = "usual_lines")]
+    #[param(default = 50, maximum = 10000)]
+    lines: usize,
+    /// Only those that matter at least so much.
+    #[param(inline)]
+    level: Option<Level>,
+    /// Only those whose message or `what` holds this text, whatever the case.
+    what: Option<String>,
+    /// Only those from then on: how long ago (`2h`), or a time (`2026-01-31T08:00:00Z`).
+    since: Option<String>,
+}
+
 /// The end of the agent's journal.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Logged {
     /// Version of this form.
     schema: u32,
-    /// Records as they stand in the journal, the newest last.
-    records: Vec<LogRecord>,
-}
-
-/// One record.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct LogRecord {
-    /// When, as RFC 3339.
-    timestamp: String,
-    /// `ERROR`, `WARN` or `INFO`.
-    level: String,
-    /// `message`, and what belongs to it.
-    fields: serde_json::Map<String, serde_json::Value>,
-    /// Which part of treeline it is of.
-    target: String,
+    /// Records as `treeline logs --format json` prints them, the newest last.
+    records: Vec<Record>,
 }
 
 /// What the agent did and why, as `treeline logs` shows it.
@@ -224,7 +232,7 @@ pub(super) struct LogRecord {
     get,
     path = "/v1/logs",
     tag = "look",
-    params(Lines),
+    params(Wanted),
     responses(
         (status = 200, body = Logged),
         (status = "default", body = Problem, content_type = "application/problem+json")
@@ -232,19 +240,26 @@ pub(super) struct LogRecord {
 )]
 pub(super) async fn get_logs(
     State(doors): State<Doors>,
-    lines: Result<Query<Lines>, QueryRejection>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Answer<Logged> {
-    let lines = lines?.0.checked()?;
+    let Wanted {
+        lines,
+        level,
+        what,
+        since,
+    } = wanted?.0;
+    let lines = Lines { lines }.checked()?;
+    let since = since
+        .map(|text| records::parse_since(&text))
+        .transpose()
+        .map_err(|why| Problem::new(Kind::BadRequest, format!("since: {why}")))?;
+    let filter = Filter { level, what, since };
     aside(&doors, move |instance| {
-        let tail = journal::tail(&instance.journal(), lines)
+        let records = records::tail(&instance.journal(), &filter, lines)
             .map_err(|error| Problem::of(Kind::Failed, &error))?;
-        // A line that is being written is none yet.
-        let records = tail
-            .iter()
-            .filter_map(|line| serde_json::from_str(line).ok());
         Ok(Logged {
             schema: SCHEMA,
-            records: records.collect(),
+            records,
         })
     })
     .await
