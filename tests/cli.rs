@@ -22,7 +22,7 @@ fn call(arguments: &[&str]) -> Done {
 
 #[test]
 fn every_verb_explains_itself_with_an_example() {
-    let verbs: [&[&str]; 23] = [
+    let verbs: [&[&str]; 24] = [
         &[],
         &["run"],
         &["up"],
