@@ -135,6 +135,5 @@ mod tests {
         let moment = parse_since("2026-01-31T08:00:00Z").unwrap();
         assert_eq!(parse_since("2026-01-31 08:00:00"), Ok(moment));
         assert!(parse_since("yesterday").unwrap_err().contains("10min"));
-        parse_since("900000000years").unwrap_err();
     }
 }
