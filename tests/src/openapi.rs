@@ -167,7 +167,8 @@ mod tests {
             answer(200, "application/json", "{}"),
             answer(200, "application/json", "{"),
         ] {
-            assert!(description.check(operation, &wrong).is_err(), "{wrong:?}");
+            let told = format!("{wrong:?} is not as described");
+            description.check(operation, &wrong).expect_err(&told);
         }
     }
 }

@@ -228,7 +228,8 @@ mod tests {
         // As after a kill: the file stays, and nobody listens.
         std::mem::forget(socket.file);
         drop(socket.listener);
-        assert!(std::os::unix::net::UnixStream::connect(&path).is_err());
+        let refused = std::os::unix::net::UnixStream::connect(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let _socket = Socket::open_at(&path, &Access::default()).unwrap();
         std::os::unix::net::UnixStream::connect(&path).unwrap();
     }
