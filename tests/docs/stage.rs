@@ -200,9 +200,23 @@ impl Stage {
 
     fn shell(&self, command: &str) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut shell = Command::new("sh");
+        let words: Vec<&str> = command.split_whitespace().collect();
+        // The shell of a small system may have programs of these names built in, which know less.
+        let mut shell = match words.as_slice() {
+            [program @ ("ip" | "tc"), arguments @ ..]
+                if !command.contains(['|', '$', '>', '"', '\'']) =>
+            {
+                let mut direct = Command::new(program);
+                direct.args(arguments);
+                direct
+            }
+            _ => {
+                let mut shell = Command::new("sh");
+                shell.args(["-e", "-c", command]);
+                shell
+            }
+        };
         shell
-            .args(["-e", "-c", command])
             .current_dir(self.folder.path())
             .env(
                 "PATH",
