@@ -107,7 +107,7 @@ fn compare(ours: &Path, theirs: &Path) -> Result<()> {
         bail!("the eBPF object for arm64 has other bytes in {other:?}");
     }
     console::say(format_args!(
-        "package: arm64's eBPF object is this machine's, byte for byte in {} sections",
+        "package: arm64's eBPF object is this machine's in {} sections, byte for byte but for the paths of sources",
         ours.len()
     ));
     Ok(())
