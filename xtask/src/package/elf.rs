@@ -1,7 +1,7 @@
 //! What a built program needs of the C library, and what is in an eBPF object.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter},
 };
 
@@ -68,6 +68,20 @@ pub(super) fn loaded_sections(object: &[u8]) -> Result<BTreeMap<String, Vec<u8>>
     Ok(sections)
 }
 
+/// What type information says, but for the paths of source files: bytes of types, and the names in them.
+pub(super) fn types_of(btf: &[u8]) -> Option<(u32, BTreeSet<&[u8]>)> {
+    let word = |at: usize| {
+        let bytes = btf.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let (header, types, start, length) = (word(4)?, word(12)?, word(16)?, word(20)?);
+    let start = header.checked_add(start)? as usize;
+    let strings = btf.get(start..start.checked_add(length as usize)?)?;
+    let is_name = |text: &&[u8]| !text.starts_with(b"/");
+    let names = strings.split(|byte| *byte == 0).filter(is_name);
+    Some((types, names.collect()))
+}
+
 /// Whether a program is for arm64.
 pub(super) fn is_arm64(program: &[u8]) -> Result<bool> {
     let file = ElfFile64::<Endianness>::parse(program).context("not a program of 64 bits")?;
@@ -89,6 +103,20 @@ mod tests {
         let sections = loaded_sections(&this).unwrap();
         assert!(!sections[".text"].is_empty());
         assert!(!sections.contains_key(".debug_info"));
+    }
+
+    #[test]
+    fn types_are_read_without_the_paths_of_their_sources() {
+        let mut btf = vec![0x9f, 0xeb, 1, 0];
+        for word in [24u32, 0, 8, 8, 11] {
+            btf.extend(word.to_le_bytes());
+        }
+        btf.extend([0; 8]);
+        btf.extend(b"\0u32\0/a.rs\0");
+        let (types, names) = types_of(&btf).unwrap();
+        assert_eq!(types, 8);
+        assert_eq!(names, BTreeSet::from([&b""[..], b"u32"]));
+        assert_eq!(types_of(&btf[..30]), None);
     }
 
     #[test]

@@ -140,7 +140,12 @@ fn pack(machine: &Machine, built: &Built, profile: Profile) -> Result<PathBuf> {
     }
     let output = if profile.folder == "debug" {
         deb.arg("--fast");
-        machine.target.join(FOR_TESTS)
+        let path = machine.target.join(FOR_TESTS);
+        match built.triple {
+            // The tests install this machine's.
+            Some(triple) => path.with_file_name(format!("treeline-debug-{triple}.deb")),
+            None => path,
+        }
     } else {
         machine.target.join("debian")
     };
