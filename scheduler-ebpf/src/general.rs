@@ -131,10 +131,11 @@ pub(crate) fn read_skb(
 ) -> Result<(), Skip> {
     let Own { kept, scratch } = own;
     // SAFETY: the caller's context.
-    let (ifindex, protocol) = unsafe { ((*skb).ifindex, (*skb).protocol) };
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: as above.
+    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
     note_interface(settings, ifindex, scratch);
     let frame = Frame::of_skb(&TcContext::new(skb), &mut scratch.forgotten);
-    let ethertype = u16::from_be(protocol as u16);
     read(frame, ethertype, settings, scratch, &mut kept.counts)
 }
 
