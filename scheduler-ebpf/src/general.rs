@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use scheduler_common::{
     counter::{Counter, Counts, Skip},
-    flow::{Flow, FlowSet, Story, WAYS, half_flags, story_of},
+    flow::{Flow, FlowSet, Story, WAYS, story_of},
     ingress::{Interface, interface_flags},
     sample::Hook,
     settings::{Settings, settings_flags},
@@ -29,7 +29,7 @@ use crate::{
     count, interface,
     maps::{FRAGMENTS, Own, STORIES, Scratch},
     page::Page,
-    secret,
+    path, secret,
     socket::Sender,
 };
 
@@ -38,84 +38,83 @@ pub(crate) trait Hooked: EbpfContext + Sender {
     const HOOK: Hook;
 
     /// Accounts the packet to its flow: its band, [`NO_BAND`], or [`DUE`] and the flow's entry of the set.
-    fn account(
-        &self,
-        own: &mut Own,
-        place: (&mut FlowSet, u64),
-        settings: &'static Settings,
-    ) -> u32;
+    fn account(own: &mut Own, place: (&mut FlowSet, u64), settings: &'static Settings) -> u32;
 
     /// Decides on the message, and ends it if it is over.
     fn decide(&self, own: &mut Own, page: (&mut Flow, &mut Story), settings: &'static Settings);
 }
 
-macro_rules! hooked {
-    ($context:ty, $hook:ident, $raw:ty, $pointer:expr, $account:ident, $decide:ident) => {
-        impl Hooked for $context {
-            const HOOK: Hook = Hook::$hook;
+impl Hooked for TcContext {
+    const HOOK: Hook = Hook::Egress;
 
-            #[inline(always)]
-            fn account(
-                &self,
-                own: &mut Own,
-                (set, tag): (&mut FlowSet, u64),
-                settings: &'static Settings,
-            ) -> u32 {
-                $account($pointer(self), own, set, tag, settings)
-            }
+    #[inline(always)]
+    fn account(own: &mut Own, (set, tag): (&mut FlowSet, u64), settings: &'static Settings) -> u32 {
+        account_skb(own, set, tag, settings)
+    }
 
-            #[inline(always)]
-            fn decide(
-                &self,
-                own: &mut Own,
-                (flow, story): (&mut Flow, &mut Story),
-                settings: &'static Settings,
-            ) {
-                $decide($pointer(self), own, flow, story, settings);
-            }
-        }
-
-        #[inline(never)]
-        fn $account(
-            context: *mut $raw,
-            own: &mut Own,
-            set: &mut FlowSet,
-            tag: u64,
-            settings: &'static Settings,
-        ) -> u32 {
-            let _context = context;
-            account::<$context>(own, (set, tag), settings)
-        }
-
-        #[inline(never)]
-        fn $decide(
-            context: *mut $raw,
-            own: &mut Own,
-            flow: &mut Flow,
-            story: &mut Story,
-            settings: &'static Settings,
-        ) {
-            decide(&<$context>::new(context), own, (flow, story), settings);
-        }
-    };
+    #[inline(always)]
+    fn decide(
+        &self,
+        own: &mut Own,
+        (flow, story): (&mut Flow, &mut Story),
+        settings: &'static Settings,
+    ) {
+        decide_skb(self.skb.skb, own, flow, story, settings);
+    }
 }
 
-hooked!(
-    TcContext,
-    Egress,
-    __sk_buff,
-    |ctx: &TcContext| ctx.skb.skb,
-    account_skb,
-    decide_skb
-);
-hooked!(
-    XdpContext,
-    Ingress,
-    xdp_md,
-    |ctx: &XdpContext| ctx.ctx,
-    account_xdp,
-    decide_xdp
-);
+impl Hooked for XdpContext {
+    const HOOK: Hook = Hook::Ingress;
+
+    #[inline(always)]
+    fn account(own: &mut Own, (set, tag): (&mut FlowSet, u64), settings: &'static Settings) -> u32 {
+        account_xdp(own, set, tag, settings)
+    }
+
+    #[inline(always)]
+    fn decide(
+        &self,
+        own: &mut Own,
+        (flow, story): (&mut Flow, &mut Story),
+        settings: &'static Settings,
+    ) {
+        decide_xdp(self.ctx, own, flow, story, settings);
+    }
+}
+
+// Their arguments are what the kernel's instruction set has registers for: five.
+
+#[inline(never)]
+fn account_skb(own: &mut Own, set: &mut FlowSet, tag: u64, settings: &'static Settings) -> u32 {
+    account::<TcContext>(own, (set, tag), settings)
+}
+
+#[inline(never)]
+fn account_xdp(own: &mut Own, set: &mut FlowSet, tag: u64, settings: &'static Settings) -> u32 {
+    account::<XdpContext>(own, (set, tag), settings)
+}
+
+#[inline(never)]
+fn decide_skb(
+    skb: *mut __sk_buff,
+    own: &mut Own,
+    flow: &mut Flow,
+    story: &mut Story,
+    settings: &'static Settings,
+) {
+    decide(&TcContext::new(skb), own, (flow, story), settings);
+}
+
+#[inline(never)]
+fn decide_xdp(
+    packet: *mut xdp_md,
+    own: &mut Own,
+    flow: &mut Flow,
+    story: &mut Story,
+    settings: &'static Settings,
+) {
+    decide(&XdpContext::new(packet), own, (flow, story), settings);
+}
 
 /// In the place of a band: the packet passes untouched, and is counted.
 pub(crate) const NO_BAND: u32 = u32::MAX >> 1;
@@ -132,10 +131,11 @@ pub(crate) fn read_skb(
 ) -> Result<(), Skip> {
     let Own { kept, scratch } = own;
     // SAFETY: the caller's context.
-    let (ifindex, protocol) = unsafe { ((*skb).ifindex, (*skb).protocol) };
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: as above.
+    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
     note_interface(settings, ifindex, scratch);
     let frame = Frame::of_skb(&TcContext::new(skb), &mut scratch.forgotten);
-    let ethertype = u16::from_be(protocol as u16);
     read(frame, ethertype, settings, scratch, &mut kept.counts)
 }
 
@@ -240,7 +240,7 @@ fn account<C: Hooked>(
         page.end(&mut report);
     }
     let step = &own.scratch.step;
-    u32::from(judge(flow, step, C::HOOK, &mut own.kept.counts))
+    judge(flow, step, C::HOOK, &mut own.kept.counts)
 }
 
 /// Where a decision is due: the message has its packet already, and perhaps its page.
@@ -296,8 +296,7 @@ fn entry(set: &mut FlowSet, tag: u64, step: &mut Step, counts: &mut Counts) -> u
 
 /// The band of the packet, counted.
 #[inline(always)]
-fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u8 {
-    let own = &flow.halves[step.half as usize & 1];
+fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u32 {
     if step.has(event::RETRANSMITTED) {
         count::one(counts, Counter::RetransmittedPackets);
     }
@@ -305,13 +304,5 @@ fn judge(flow: &Flow, step: &Step, hook: Hook, counts: &mut Counts) -> u8 {
         count::one(counts, Counter::ControlPackets);
         return 0;
     }
-    if matches!(hook, Hook::Egress) {
-        if own.flags & half_flags::PREDICTED == 0 {
-            count::one(counts, Counter::AgingPackets);
-        } else {
-            count::one(counts, Counter::ModelPackets);
-            count::generation(counts, own.generation_slot);
-        }
-    }
-    own.band
+    path::judge(flow, step.half, hook, counts)
 }

@@ -196,7 +196,7 @@ fn account<C: Hooked>(
             own.scratch.now_ns = 0;
         }
         Plain::No => {
-            let outcome = ctx.account(own, (set, tag), settings);
+            let outcome = C::account(own, (set, tag), settings);
             if outcome & general::DUE == 0 {
                 return Ok((outcome, own.scratch.step.has(event::CONTROL)));
             }
@@ -239,7 +239,7 @@ fn plainly(
 
 /// The band of a packet with payload, counted.
 #[inline(always)]
-fn judge(flow: &Flow, half: u32, hook: Hook, counts: &mut Counts) -> u32 {
+pub(crate) fn judge(flow: &Flow, half: u32, hook: Hook, counts: &mut Counts) -> u32 {
     let own = &flow.halves[half as usize & 1];
     if matches!(hook, Hook::Egress) {
         if own.flags & half_flags::PREDICTED == 0 {
