@@ -245,24 +245,23 @@ impl Learner {
             return Ok(());
         };
         let window = &self.mind.window;
-        let taught = window.rows();
+        let heeded = window.heeded();
         info!(
             held = rows,
-            heeded = taught.len(),
-            of_newcomers = window.of_newcomers(&taught),
+            heeded = heeded.rows().len(),
+            of_newcomers = window.of_newcomers(heeded.rows()),
             services = window.services(),
             networks = window.networks(),
             "window"
         );
-        let rows = taught;
         let running = self.mind.running.clone();
         let limits = self.limits(datapath)?;
         let acting = self.observed_model();
         let observes = self.options.observe.is_some();
         self.working = Some(tokio::task::spawn_blocking(move || {
-            let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
+            let mut cycle = cycle::work(work, &heeded, running.as_deref(), &limits);
             if observes {
-                cycle.advise(&rows, acting.as_deref(), &limits);
+                cycle.advise(heeded.rows(), acting.as_deref(), &limits);
             }
             cycle
         }));
