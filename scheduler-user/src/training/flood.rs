@@ -435,8 +435,15 @@ fn harms(
 #[test]
 fn neither_lie_slows_the_honest_by_a_tenth_or_leaves_a_trace() {
     let mut floods = floods(10);
-    // One with standing is not bounded yet where it lies about bulk: docs/learning.md has the figures.
-    floods.retain(|flood| flood.ports > 1 && !flood.patient);
+    // Short messages in the dress of bulk from one network: these once brought the model down. A network with standing that sends them
+    // is not bounded yet: docs/learning.md has the figures.
+    floods.retain(|flood| {
+        let networks = match flood.lie {
+            Lie::BulkAsShort => 256,
+            Lie::ShortAsBulk => 1,
+        };
+        flood.ports > 1 && !flood.patient && flood.networks == networks
+    });
     // The host on which a model acts early.
     for (flood, harm) in harms(HOSTS[1], &floods, &SMALL, 1) {
         println!("{flood:?}: {harm:?}");
