@@ -126,7 +126,8 @@ impl Trial {
     /// Lets those rows judge that `window` would let: no crowd of newcomers outvotes the rest.
     #[must_use]
     pub fn bounded_by(mut self, window: &Window) -> Self {
-        self.parts.held_out = window.bounded(self.parts.held_out);
+        let heeded = window.heeded_of(self.parts.held_out);
+        self.parts.held_out = heeded.judging(heeded.rows());
         self
     }
 

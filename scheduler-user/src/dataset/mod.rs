@@ -14,7 +14,7 @@ use scheduler_common::{
 
 pub use join::{JoinCounts, JoinLimits, Joiner};
 pub use reading::{Readings, State};
-pub use window::{Window, WindowLimits};
+pub use window::{Heeded, Window, WindowLimits};
 
 /// One decision point with what came after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

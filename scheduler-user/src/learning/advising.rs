@@ -97,15 +97,15 @@ impl Learner {
         &mut self,
         datapath: &Datapath,
     ) -> Result<(), LearningError> {
-        let rows = self.mind.window.rows();
-        if rows.len() < self.options.min_samples {
+        let heeded = self.mind.window.heeded();
+        if heeded.rows().len() < self.options.min_samples {
             return Ok(());
         }
         let (running, acting) = (self.mind.running.clone(), self.observed_model());
         let limits = self.limits(datapath)?;
         let last = tokio::task::spawn_blocking(move || {
-            let mut cycle = cycle::work(Work::Train, &rows, running.as_deref(), &limits);
-            cycle.advise(&rows, acting.as_deref(), &limits);
+            let mut cycle = cycle::work(Work::Train, &heeded, running.as_deref(), &limits);
+            cycle.advise(heeded.rows(), acting.as_deref(), &limits);
             cycle
         });
         let cycle = last

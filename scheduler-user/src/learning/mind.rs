@@ -128,7 +128,7 @@ impl Mind {
         match &mut self.canary {
             Some(canary) if is_ready => {
                 let fresh = canary.model().generation;
-                let mut earlier = self.window.rows();
+                let mut earlier = self.window.heeded().into_rows();
                 earlier.retain(|row| row.shadow_generation != fresh);
                 Some(Work::Try(Box::new(
                     canary.trial(earlier).bounded_by(&self.window),

@@ -283,25 +283,24 @@ impl Learner {
             return Ok(());
         };
         let window = &self.mind.window;
-        let taught = window.rows();
+        let heeded = window.heeded();
         info!(
             held = rows,
-            heeded = taught.len(),
-            of_newcomers = window.of_newcomers(&taught),
+            heeded = heeded.rows().len(),
+            of_newcomers = window.of_newcomers(heeded.rows()),
             services = window.services(),
             networks = window.networks(),
             "window"
         );
-        let rows = taught;
         let running = self.mind.running.clone();
         let limits = self.limits(datapath)?;
         let acting = self.observed_model();
         let meters = self.meters.clone();
         self.working = Some(tokio::task::spawn_blocking(move || {
             let (name, started) = (work.name(), Instant::now());
-            let mut cycle = cycle::work(work, &rows, running.as_deref(), &limits);
+            let mut cycle = cycle::work(work, &heeded, running.as_deref(), &limits);
             meters.cycled(name, started.elapsed());
-            cycle.advise(&rows, acting.as_deref(), &limits);
+            cycle.advise(heeded.rows(), acting.as_deref(), &limits);
             cycle
         }));
         Ok(())

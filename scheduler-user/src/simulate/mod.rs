@@ -19,7 +19,7 @@ mod closed_forms;
 
 pub use bands::Within;
 pub use outcome::{Bottleneck, CLASS_BOUNDS_BYTES, Figures, Replay};
-pub(crate) use outcome::{CLASSES, Tally};
+pub(crate) use outcome::{CLASSES, Tally, felt};
 pub use path::{Guessed, Paths, Segment};
 pub use traffic::{Message, Traffic};
 

@@ -88,8 +88,18 @@ pub(crate) fn class_of(bytes: f64) -> usize {
 
 impl Tally {
     pub(crate) fn of(jobs: &[Job], took: &[f64], link: &Bottleneck) -> Self {
+        Self::of_those(jobs, took, link, |_| true)
+    }
+
+    /// The same of some of the messages.
+    pub(crate) fn of_those(
+        jobs: &[Job],
+        took: &[f64],
+        link: &Bottleneck,
+        counts: impl Fn(&Job) -> bool,
+    ) -> Self {
         let mut tally = Self::default();
-        for (job, took) in jobs.iter().zip(took) {
+        for (job, took) in jobs.iter().zip(took).filter(|(job, _)| counts(job)) {
             let class = class_of(job.bytes);
             let (fct_ns, slowdown) = felt(job, *took, link);
             tally.messages[class] += 1;
@@ -116,7 +126,7 @@ impl Tally {
 }
 
 /// Completion time in nanoseconds and slowdown.
-fn felt(job: &Job, took: f64, link: &Bottleneck) -> (f64, f64) {
+pub(crate) fn felt(job: &Job, took: f64, link: &Bottleneck) -> (f64, f64) {
     let base_ns = link.base_ns as f64;
     let fct_ns = took.mul_add(link.ns_per_byte(), base_ns);
     let alone_ns = job.bytes.mul_add(link.ns_per_byte(), base_ns);

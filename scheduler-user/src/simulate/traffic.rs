@@ -20,6 +20,8 @@ pub struct Message {
     pub bytes: u64,
     /// Keyed hash of its flow.
     pub session: u64,
+    /// Keyed hash of the far end's network.
+    pub network: u32,
     /// Its rows in [`Traffic`], in the order of their bytes.
     rows: Range<usize>,
 }
@@ -50,6 +52,7 @@ impl Traffic {
                 arrival_ns: group.iter().map(|row| row.time_ns).min().unwrap_or(0),
                 bytes: group[0].total_bytes.max(1),
                 session: group[0].flow_hash,
+                network: group[0].network_hash,
                 rows: start..start + group.len(),
             });
             start += group.len();

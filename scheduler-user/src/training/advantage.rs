@@ -7,7 +7,7 @@ use super::{
     evaluate::mean,
     forecast::{Arena, LOADS},
 };
-use crate::simulate::{CLASSES, Paths, Tally};
+use crate::simulate::{CLASSES, Job, Paths, Tally};
 
 /// Redraws of the messages; each is replayed at every load under every contender.
 const REDRAWS: u64 = 24;
@@ -42,6 +42,16 @@ pub(super) type Tallies = Vec<[Tally; LOADS.len()]>;
 
 /// Replays `contenders` on the same redraws; the order of the answer is theirs.
 pub(super) fn contest(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<Tallies> {
+    contest_without(arena, contenders, seed, None)
+}
+
+/// The same, where what the messages of one network met is not counted.
+pub(super) fn contest_without(
+    arena: &Arena,
+    contenders: &[&Paths],
+    seed: u64,
+    unheard: Option<u32>,
+) -> Vec<Tallies> {
     let redraws: Vec<u64> = (0..REDRAWS)
         .map(|redraw| seed.wrapping_add(redraw))
         .collect();
@@ -52,7 +62,9 @@ pub(super) fn contest(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<Ta
         let running: Vec<_> = shares
             .map(|seeds| {
                 scope.spawn(|| {
-                    let replayed = seeds.iter().map(|seed| redraw(arena, contenders, *seed));
+                    let replayed = seeds
+                        .iter()
+                        .map(|seed| redraw(arena, contenders, *seed, unheard));
                     replayed.collect::<Vec<_>>()
                 })
             })
@@ -67,13 +79,20 @@ pub(super) fn contest(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<Ta
 }
 
 /// One redraw under every contender.
-fn redraw(arena: &Arena, contenders: &[&Paths], seed: u64) -> Vec<[Tally; LOADS.len()]> {
+fn redraw(
+    arena: &Arena,
+    contenders: &[&Paths],
+    seed: u64,
+    unheard: Option<u32>,
+) -> Vec<[Tally; LOADS.len()]> {
     let mut random = StdRng::seed_from_u64(seed);
     let places = arena.traffic.redrawn(BLOCKS, &mut random);
     let jobs = LOADS.map(|load| arena.traffic.jobs_of(places.iter().copied(), load));
     (contenders.iter())
         .map(|paths| {
-            let tally = |jobs| Tally::of(jobs, &arena.took(jobs, paths), &arena.link);
+            let network = |job: &Job| arena.traffic.messages()[job.message].network;
+            let heard = |job: &Job| unheard.is_none_or(|it| it != network(job));
+            let tally = |jobs| Tally::of_those(jobs, &arena.took(jobs, paths), &arena.link, heard);
             std::array::from_fn(|load| tally(&jobs[load]))
         })
         .collect()

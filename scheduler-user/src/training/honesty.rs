@@ -1,8 +1,7 @@
 //! The judge among hosts where there is something to learn, and where there is not.
 
 use super::{
-    Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Trainer as _, Verdict, fit_cuts,
-    judge,
+    Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Trainer, Verdict, fit_cuts, judge,
     mixes::{Hangs, demo, host},
     retire, split,
 };
@@ -56,9 +55,18 @@ fn demo_window(seed: u64) -> Vec<Row> {
 }
 
 fn verdict_on(rows: &[Row], limits: &JudgeLimits) -> Verdict {
+    let agents =
+        |rows: usize| -> Box<dyn Trainer> { Box::new(DecisionTree(Parameters::tree_of(rows))) };
+    verdict_by(&agents, rows, limits)
+}
+
+fn verdict_by(
+    trainer: &dyn Fn(usize) -> Box<dyn Trainer>,
+    rows: &[Row],
+    limits: &JudgeLimits,
+) -> Verdict {
     let parts = split(rows, limits);
-    let parameters = Parameters::tree_of(parts.train.len());
-    let candidate = DecisionTree(parameters).train(&parts.train).unwrap();
+    let candidate = trainer(parts.train.len()).train(&parts.train).unwrap();
     let candidate = fit_cuts(candidate, &parts.train, limits).unwrap();
     judge(&candidate, None, &parts, limits)
 }
@@ -203,6 +211,112 @@ fn the_judge_s_table() {
     for made in DESIGNED.into_iter().chain(HARD).chain(BARREN) {
         let windows: Vec<Vec<Row>> = seeds.clone().map(|seed| window(made, seed)).collect();
         print_host(&format!("{} by {:?}", made.0, made.1), &windows);
+    }
+}
+
+/// What there is to know of a host beside chance: a model of eight times as many rows, of other windows of the same.
+///
+/// `cargo test --release -p treeline --lib -- --ignored --nocapture what_more_rows_would_close`
+#[test]
+#[ignore = "prints the share of the gap that a model of far more rows closes"]
+fn what_more_rows_would_close() {
+    let limits = JudgeLimits::of_rate(RATE_BPS);
+    let hosts = std::iter::once(None).chain(DESIGNED.into_iter().map(Some));
+    for made in hosts {
+        let of_seed = |seed| made.map_or_else(|| demo_window(seed), |made| window(made, seed));
+        let mut more: Vec<Row> = (11..19).flat_map(of_seed).collect();
+        more.sort_by_key(|row| row.time_ns);
+        let many = DecisionTree(Parameters {
+            splits: 10,
+            min_leaf_rows: more.len() / 1000,
+            ..Parameters::TREE
+        });
+        let known = many.train(&more).unwrap();
+        let verdicts = (1..=3).map(|seed| {
+            let parts = split(&of_seed(seed), &limits);
+            let candidate = fit_cuts(known.clone(), &parts.train, &limits).unwrap();
+            judge(&candidate, None, &parts, &limits)
+        });
+        let verdicts: Vec<Verdict> = verdicts.collect();
+        println!("{made:?}: {:.2?}", Share::both(&verdicts));
+    }
+}
+
+/// `cargo test --release -p treeline --lib -- --ignored --nocapture the_trainers_table`
+#[test]
+#[ignore = "prints what other trainers than the agent's would close of the gap"]
+fn the_trainers_table() {
+    use super::{Boosted, Forest, Variety};
+    let leaf = |rows: usize, parts: usize| (rows / parts).max(5);
+    type Make = Box<dyn Fn(usize) -> Box<dyn Trainer>>;
+    let mut makes: Vec<(String, Make)> = Vec::new();
+    for parts in [150, 400, 1000] {
+        makes.push((
+            format!("tree {parts}"),
+            Box::new(move |rows| {
+                Box::new(DecisionTree(Parameters {
+                    min_leaf_rows: leaf(rows, parts),
+                    ..Parameters::TREE
+                }))
+            }),
+        ));
+    }
+    for (splits, trees, parts) in [(8, 4, 400), (8, 8, 400), (10, 8, 1000), (10, 16, 1000)] {
+        makes.push((
+            format!("forest {splits} {trees} {parts}"),
+            Box::new(move |rows| {
+                Box::new(Forest {
+                    variety: Variety::Bagged,
+                    parameters: Parameters {
+                        splits,
+                        trees,
+                        min_leaf_rows: leaf(rows, parts),
+                        ..Parameters::FOREST
+                    },
+                })
+            }),
+        ));
+    }
+    for (trees, parts) in [(8, 400), (16, 400)] {
+        makes.push((
+            format!("boosted {trees} {parts}"),
+            Box::new(move |rows| {
+                Box::new(Boosted(Parameters {
+                    trees,
+                    min_leaf_rows: leaf(rows, parts),
+                    learning_rate: 0.3,
+                    ..Parameters::BOOSTED
+                }))
+            }),
+        ));
+    }
+    let limits = JudgeLimits::of_rate(RATE_BPS);
+    let seeds = 1..=3;
+    let mut hosts = vec![(
+        "demo".to_owned(),
+        seeds.clone().map(demo_window).collect::<Vec<_>>(),
+    )];
+    for made in DESIGNED {
+        let windows = seeds.clone().map(|seed| window(made, seed)).collect();
+        hosts.push((format!("{made:?}"), windows));
+    }
+    for (host, windows) in hosts {
+        for (name, make) in &makes {
+            let started = std::time::Instant::now();
+            let verdicts: Vec<Verdict> = (windows.iter())
+                .map(|rows| verdict_by(make, rows, &limits))
+                .collect();
+            let r2: f64 = verdicts.iter().map(|it| it.scores.candidate.all.r2).sum();
+            let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count();
+            let [slowdown, fct] = Share::both(&verdicts);
+            println!(
+                "{host} {name}: {:.2?} {:.2?} R2 {:.3} accepted {accepted} {:?}",
+                slowdown.unwrap(),
+                fct.unwrap(),
+                r2 / verdicts.len() as f64,
+                started.elapsed() / verdicts.len() as u32
+            );
+        }
     }
 }
 

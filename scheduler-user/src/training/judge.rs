@@ -5,6 +5,7 @@ use super::{
     evaluate::{BytesSoFar, Constant, InKernel, PredictorScores, Scores, evaluate},
     forecast::{Arena, Entrants},
     parts::{Parts, split},
+    sway::{flattery, is_outvoted_by_one},
 };
 use crate::{
     dataset::Row,
@@ -137,7 +138,9 @@ pub fn judge(
     let over = advantages(&arena, &entrants, limits);
     let told = over.iter().map(|it| (it.key.to_owned(), it.advantage));
     scores.advantages = told.collect();
-    let (accepted, reason) = match over.iter().find_map(|rival| rival.objection(limits)) {
+    let objection = (over.iter().find_map(|rival| rival.objection(limits)))
+        .or_else(|| flattery(&arena, &entrants, parts, limits));
+    let (accepted, reason) = match objection {
         Some(objection) => (false, objection),
         None => (true, praise(&over)),
     };
@@ -151,7 +154,8 @@ pub fn judge(
 /// Judges the running model on the later of recent rows, without those it was trained on; with too few of them it stays.
 ///
 /// It goes when its gain, an error added, is below what a candidate must show: then it has no gain worth having, or none at
-/// all. Where the error is large nothing is known, and a model that has won twice is not taken out for that.
+/// all. Where the error is large nothing is known, and a model that has won twice is not taken out for that. Nor is one by the
+/// messages of one far network, while those of all others gain.
 pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retirement {
     let mut fresh = split(recent, limits).held_out;
     fresh.retain(|row| row.time_ns > running.data.to_ns || row.time_ns < running.data.from_ns);
@@ -172,11 +176,12 @@ pub fn retire(running: &Model, recent: &[Row], limits: &JudgeLimits) -> Retireme
     let paths = arena.paths_under(&running.thresholds, &InKernel(table));
     let tallies = contest(&arena, &[&paths, &arena.aging], limits.seed);
     let advantage = Advantage::of(&tallies[0], &tallies[1]);
-    let retire = has_no_gain(&advantage, limits);
-    let verb = if retire {
-        "is surely below"
-    } else {
-        "may still be above"
+    let fails = has_no_gain(&advantage, limits);
+    let retire = fails && !is_outvoted_by_one(&arena, &paths, recent, limits);
+    let verb = match (fails, retire) {
+        (false, _) => "may still be above",
+        (true, true) => "is surely below",
+        (true, false) => "is above, but for one far network,",
     };
     Retirement {
         advantage: Some(advantage),
@@ -320,7 +325,7 @@ fn with_error(advantage: &Advantage) -> String {
     )
 }
 
-fn percent(log_ratio: f64) -> String {
+pub(super) fn percent(log_ratio: f64) -> String {
     format!("{:.1} %", log_ratio.exp_m1() * 100.0)
 }
 

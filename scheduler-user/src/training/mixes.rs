@@ -36,7 +36,7 @@ pub(super) struct Sent {
 
 /// What the size of a message hangs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hangs {
+pub(crate) enum Hangs {
     /// Nothing at all.
     Nowhere,
     /// The service's port: each has its own stretch of the distribution.
@@ -51,7 +51,7 @@ pub(super) enum Hangs {
 ///
 /// The quantile of a size is that of what it hangs on, moved by up to `blur` either way and thrown back at the ends, so
 /// sizes as a whole follow the distribution exactly, however they hang together.
-pub(super) fn host(cdf: &Cdf, hangs: Hangs, (count, blur, seed): (u64, f64, u64)) -> Vec<Row> {
+pub(crate) fn host(cdf: &Cdf, hangs: Hangs, (count, blur, seed): (u64, f64, u64)) -> Vec<Row> {
     rows(&sent_by_host(cdf, hangs, (count, blur, seed)), seed)
 }
 

@@ -18,6 +18,7 @@ mod parts;
 mod prune;
 mod search;
 mod simple;
+mod sway;
 
 #[cfg(test)]
 mod end_to_end;
@@ -28,7 +29,7 @@ mod honesty;
 #[cfg(test)]
 mod made_up;
 #[cfg(test)]
-mod mixes;
+pub(crate) mod mixes;
 
 use crate::{dataset::Row, model::Model};
 

@@ -5,17 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::{features::Feature, sample::Hook};
 
+mod heeded;
 mod standing;
 
-use self::standing::Standing;
+pub use self::heeded::Heeded;
+use self::{
+    heeded::{thinned, with_newcomers},
+    standing::Standing,
+};
 use super::Row;
 
 /// From here up a port is most likely a client's own (Linux' default local range starts here):
 /// such ports share one place, or a scan of ports would be thousands of services.
 const FIRST_EPHEMERAL_PORT: u32 = 32_768;
 
-/// Key of newcomers' rows among the cohorts; the others' is 0.
-const NEWCOMERS: u32 = 1;
+/// Where newcomers usually bring so much, they judge too: nobody else could speak for them.
+const HEARD_SHARE: f64 = 0.5;
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
@@ -57,8 +62,8 @@ impl Default for WindowLimits {
 /// replaces its own. So whoever floods it, with one service or with one network over many, takes places from
 /// nobody who has fewer.
 ///
-/// What is learned from ([`Window::rows`]) is bounded once more: where so many networks compete that the share can be
-/// kept, one above it is thinned out at random, so that few rows of others are not drowned. Services are
+/// What is learned from ([`Window::heeded`]) is bounded once more, in rows and in messages: where so many networks compete
+/// that the share can be kept, one above it is thinned out at random, so that few rows of others are not drowned. Services are
 /// not: a tree tells them apart, and whoever opens a thousand would thin out the rest.
 #[derive(Debug)]
 pub struct Window {
@@ -66,8 +71,8 @@ pub struct Window {
     rows: Vec<Placed>,
     services: Groups,
     networks: Groups,
-    /// By whether they came from a newcomer.
-    cohorts: Groups,
+    /// Those that were newcomers' when they came.
+    newcomers: Groups,
     standing: Standing,
     newest_ns: u64,
     expired_at_ns: u64,
@@ -80,9 +85,8 @@ struct Placed {
     row: Row,
     in_service: usize,
     in_network: usize,
-    /// Key among the cohorts, and the place there.
-    cohort: u32,
-    in_cohort: usize,
+    /// Absent if it came from a network with standing.
+    in_newcomers: Option<usize>,
 }
 
 /// Places of rows by what they have in common, and the groups by size.
@@ -90,6 +94,7 @@ struct Placed {
 struct Groups {
     places: BTreeMap<u32, Vec<usize>>,
     by_size: BTreeSet<(usize, u32)>,
+    total: usize,
 }
 
 impl Groups {
@@ -110,6 +115,7 @@ impl Groups {
             self.by_size.remove(&(before, key));
         }
         self.by_size.insert((before + 1, key));
+        self.total += 1;
         before
     }
 
@@ -118,6 +124,7 @@ impl Groups {
         let places = self.places.get_mut(&key)?;
         self.by_size.remove(&(places.len(), key));
         places.swap_remove(index);
+        self.total -= 1;
         let moved = places.get(index).copied();
         let left = places.len();
         if left == 0 {
@@ -142,7 +149,7 @@ impl Window {
             rows: Vec::new(),
             services: Groups::default(),
             networks: Groups::default(),
-            cohorts: Groups::default(),
+            newcomers: Groups::default(),
             standing: Standing::new(limits.newcomer_ns),
             newest_ns: 0,
             expired_at_ns: 0,
@@ -178,20 +185,28 @@ impl Window {
         self.rows.iter().map(|placed| &placed.row)
     }
 
-    /// The rows to learn from, in order of time.
-    pub fn rows(&self) -> Vec<Row> {
+    /// The rows to learn from, and which of them judge: whole messages are left out by lot where one network, or
+    /// newcomers together, have more than their share.
+    pub fn heeded(&self) -> Heeded {
         let oldest_kept_ns = self.oldest_kept_ns();
         let rows = self.rows.iter().map(|placed| placed.row);
-        self.bounded(rows.filter(|row| row.time_ns >= oldest_kept_ns).collect())
+        self.heeded_of(rows.filter(|row| row.time_ns >= oldest_kept_ns).collect())
     }
 
-    /// Of `rows` those that may teach or judge, in order of time: whole messages are left out by lot where one network,
-    /// or newcomers together, have more than their share.
-    pub fn bounded(&self, rows: Vec<Row>) -> Vec<Row> {
+    /// The same of other rows than the window's.
+    pub fn heeded_of(&self, rows: Vec<Row>) -> Heeded {
         let mut rows = self.without_crowds(thinned(rows, &self.limits));
         // The whole key, so that the order does not hang on which row replaced which.
         rows.sort_by_key(order);
-        rows
+        let networks = rows.iter().map(network_of);
+        let is_mute = |network: &u32| !self.hears_newcomers() && self.is_newcomer(*network);
+        let mute = networks.filter(is_mute).collect();
+        Heeded::new(rows, mute)
+    }
+
+    /// The rows to learn from, in order of time.
+    pub fn rows(&self) -> Vec<Row> {
+        self.heeded().into_rows()
     }
 
     /// Whether the network has no standing, while others have.
@@ -211,13 +226,14 @@ impl Window {
         self.limits.newcomer_share.max(usual).clamp(0.0, 1.0)
     }
 
+    fn hears_newcomers(&self) -> bool {
+        self.standing.usual_share() >= HEARD_SHARE
+    }
+
     fn without_crowds(&self, rows: Vec<Row>) -> Vec<Row> {
-        let part = self.newcomers_part();
-        let (new, mut known): (Vec<Row>, Vec<Row>) =
+        let (new, known): (Vec<Row>, Vec<Row>) =
             (rows.into_iter()).partition(|row| self.is_newcomer(row.network_hash));
-        let allowed = part / (1.0 - part).max(1e-3) * known.len() as f64;
-        known.append(&mut lot(new, allowed as usize));
-        known
+        with_newcomers(known, new, self.newcomers_part())
     }
 
     /// Rows held; some may be about to expire, or be left out of what is learned from.
@@ -252,16 +268,17 @@ impl Window {
         self.rows.clear();
         self.services = Groups::default();
         self.networks = Groups::default();
-        self.cohorts = Groups::default();
+        self.newcomers = Groups::default();
     }
 
     /// Which row makes room for `row`.
     fn displaced_by(&mut self, row: &Row) -> Option<usize> {
         let allowed = (self.limits.rows as f64 * self.newcomers_part()) as usize;
-        let newcomers = self.cohorts.size(NEWCOMERS);
+        let newcomers = self.newcomers.total;
         let is_newcomer = self.is_newcomer(network_of(row));
         if newcomers > allowed || is_newcomer && newcomers >= allowed.max(1) {
-            return self.cohorts.random(NEWCOMERS, &mut self.random);
+            let (_, largest) = self.newcomers.largest()?;
+            return self.newcomers.random(largest, &mut self.random);
         }
         let networks = self.networks.places.len();
         let fair = self.limits.network_share.max(1.0 / networks.max(1) as f64);
@@ -290,14 +307,13 @@ impl Window {
         let place = self.rows.len();
         let in_service = self.services.add(service_of(&row), place);
         let in_network = self.networks.add(network_of(&row), place);
-        let cohort = u32::from(self.is_newcomer(network_of(&row)));
-        let in_cohort = self.cohorts.add(cohort, place);
+        let is_newcomer = self.is_newcomer(network_of(&row));
+        let in_newcomers = is_newcomer.then(|| self.newcomers.add(network_of(&row), place));
         self.rows.push(Placed {
             row,
             in_service,
             in_network,
-            cohort,
-            in_cohort,
+            in_newcomers,
         });
     }
 
@@ -306,8 +322,7 @@ impl Window {
             row,
             in_service,
             in_network,
-            cohort,
-            in_cohort,
+            in_newcomers,
         } = self.rows[place];
         if let Some(moved) = self.services.remove(service_of(&row), in_service) {
             self.rows[moved].in_service = in_service;
@@ -315,8 +330,10 @@ impl Window {
         if let Some(moved) = self.networks.remove(network_of(&row), in_network) {
             self.rows[moved].in_network = in_network;
         }
-        if let Some(moved) = self.cohorts.remove(cohort, in_cohort) {
-            self.rows[moved].in_cohort = in_cohort;
+        if let Some(index) = in_newcomers
+            && let Some(moved) = self.newcomers.remove(network_of(&row), index)
+        {
+            self.rows[moved].in_newcomers = Some(index);
         }
         self.rows.swap_remove(place);
         // The row that was the last stands here now.
@@ -324,8 +341,7 @@ impl Window {
             row,
             in_service,
             in_network,
-            cohort,
-            in_cohort,
+            in_newcomers,
         }) = self.rows.get(place)
         {
             let listed = "every row is on the lists of its groups";
@@ -333,8 +349,10 @@ impl Window {
             services.expect(listed)[*in_service] = place;
             let networks = self.networks.places.get_mut(&network_of(row));
             networks.expect(listed)[*in_network] = place;
-            let cohorts = self.cohorts.places.get_mut(cohort);
-            cohorts.expect(listed)[*in_cohort] = place;
+            if let Some(index) = in_newcomers {
+                let newcomers = self.newcomers.places.get_mut(&network_of(row));
+                newcomers.expect(listed)[*index] = place;
+            }
         }
     }
 
@@ -359,71 +377,6 @@ impl Window {
     const fn oldest_kept_ns(&self) -> u64 {
         self.newest_ns.saturating_sub(self.limits.age_ns)
     }
-}
-
-/// Rows of which no network has more than its share, if so many compete that it can be kept, or than its
-/// undisputed rows; which of a network's stay is drawn by lot.
-fn thinned(mut rows: Vec<Row>, limits: &WindowLimits) -> Vec<Row> {
-    let share = limits.network_share;
-    let mut groups: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-    for row in &rows {
-        groups.entry(network_of(row)).or_default().push(*row);
-    }
-    // With fewer groups one of them must have more.
-    if (groups.len() as f64) * share < 1.0 {
-        return rows;
-    }
-    let sizes: Vec<usize> = groups.values().map(Vec::len).collect();
-    let allowed = level(&sizes, share).max(limits.undisputed_rows);
-    if sizes.iter().all(|size| *size <= allowed) {
-        return rows;
-    }
-    rows.clear();
-    for group in groups.into_values() {
-        rows.append(&mut lot(group, allowed));
-    }
-    rows
-}
-
-/// At most so many of the rows, whole messages of them: one that has lost half its rows would judge with the weight of a
-/// whole one. The same rows give the same choice, so that a cycle can be repeated.
-fn lot(mut rows: Vec<Row>, allowed: usize) -> Vec<Row> {
-    if rows.len() <= allowed {
-        return rows;
-    }
-    // The flow's hash is keyed: nobody can aim at a low number.
-    let message = |row: &Row| {
-        let mixed = row.flow_hash ^ u64::from(row.message) << 1 ^ u64::from(row.half);
-        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15), row.flow_hash)
-    };
-    rows.sort_by_key(|row| (message(row), order(row)));
-    let mut kept = 0;
-    for of_message in rows.chunk_by(|a, b| message(a) == message(b)) {
-        if kept + of_message.len() > allowed {
-            break;
-        }
-        kept += of_message.len();
-    }
-    rows.truncate(kept);
-    rows
-}
-
-/// The largest size to which groups can be cut so that it is at most `share` of what is left of all of them.
-fn level(sizes: &[usize], share: f64) -> usize {
-    let mut sorted = sizes.to_vec();
-    sorted.sort_unstable();
-    let mut below = 0;
-    for (index, size) in sorted.iter().enumerate() {
-        // From here on all are cut to one size.
-        let cut = (sorted.len() - index) as f64;
-        let fits = |level: f64| level <= share * (below as f64 + cut * level) + 1e-9;
-        if !fits(*size as f64) {
-            // level = share * (below + cut * level), where the groups that are cut are fewer than 1 / share.
-            return (share * below as f64 / (1.0 - share * cut)) as usize;
-        }
-        below += size;
-    }
-    sorted.last().copied().unwrap_or(0)
 }
 
 const fn order(row: &Row) -> (u64, u64, u32, u64) {

@@ -1,6 +1,6 @@
 //! Who keeps how many rows, in quiet and under floods.
 
-use super::{super::samples::row, *};
+use super::{super::samples::row, heeded::level, *};
 
 fn of_port(window: &Window, port: u32) -> usize {
     window
