@@ -17,22 +17,27 @@ use crate::support::{agent::Site, privileged};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// Some seconds of the demo's messages.
+pub(crate) fn play(bed: &Bed, seed: u64) {
+    let plan = Plan {
+        rate_bps: 100_000_000,
+        load: 0.7,
+        length: Duration::from_millis(2500),
+        shrink: 8.0,
+    };
+    let play = Play {
+        server: SERVER_V4,
+        drain: Duration::from_secs(5),
+        band: None,
+    };
+    traffic::run(bed, schedule(&plan, seed), play, None, &mut || Ok(())).unwrap();
+}
+
 /// Offers traffic until `status` shows a model that has classified packets.
 pub(crate) fn learn(bed: &Bed, site: &Site<'_>) -> u32 {
     let deadline = Instant::now() + LIMIT;
     for seed in 0.. {
-        let plan = Plan {
-            rate_bps: 100_000_000,
-            load: 0.7,
-            length: Duration::from_millis(2500),
-            shrink: 8.0,
-        };
-        let play = Play {
-            server: SERVER_V4,
-            drain: Duration::from_secs(5),
-            band: None,
-        };
-        traffic::run(bed, schedule(&plan, seed), play, None, &mut || Ok(())).unwrap();
+        play(bed, seed);
         let status = site.status();
         let model = &status["model"];
         if model["generation"].as_u64() >= Some(1) && model["packets"].as_u64() > Some(0) {
