@@ -124,6 +124,10 @@ mod tests {
         assert!((600..660).contains(&age.as_secs()), "{age:?}");
         let moment = records::parse_since("2026-01-31T08:00:00Z").unwrap();
         assert_eq!(records::parse_since("2026-01-31 08:00:00"), Ok(moment));
-        assert!(records::parse_since("yesterday").unwrap_err().contains("10min"));
+        assert!(
+            records::parse_since("yesterday")
+                .unwrap_err()
+                .contains("10min")
+        );
     }
 }
