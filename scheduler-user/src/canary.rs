@@ -78,9 +78,10 @@ impl Canary {
         }
     }
 
-    /// Forgets what was before a change of the traffic.
-    pub fn forget_before(&mut self, time_ns: u64) {
-        self.rows.retain(|row| row.time_ns >= time_ns);
+    /// Forgets what was before a change of the traffic: all of it, or what is `of` one far network.
+    pub fn forget_before(&mut self, time_ns: u64, of: Option<u32>) {
+        (self.rows)
+            .retain(|row| row.time_ns >= time_ns || of.is_some_and(|of| of != row.network_hash));
     }
 
     /// Lets a cycle pass.
@@ -267,7 +268,7 @@ mod tests {
             canary.see(&row);
         }
         let all = canary.rows();
-        canary.forget_before(25_000_000);
+        canary.forget_before(25_000_000, None);
         assert!(
             (1..all).contains(&canary.rows()),
             "{} of {all}",

@@ -6,6 +6,8 @@
 //! before. Crates for it exist, but each brings a whole library of online learning with the few lines that are needed here,
 //! and none tells when the change began.
 
+use std::collections::BTreeMap;
+
 use scheduler_common::features::Feature;
 
 use crate::dataset::Row;
@@ -43,6 +45,8 @@ pub struct Alarm {
     pub since_ns: u64,
     /// How it shows, in one sentence.
     pub reason: String,
+    /// The far network that more than half of the change is owed to, if it is an error's and there is such a one.
+    pub owed_to: Option<u32>,
 }
 
 /// Watches for both kinds of change.
@@ -56,7 +60,8 @@ pub struct Drift {
 impl Drift {
     /// Takes in the rows of one message; `acting` is the generation whose error counts, 0 = none.
     ///
-    /// After an alarm what is usual is learned anew.
+    /// After an alarm what is usual is learned anew. If it was owed to one network the others are asked first, for as many messages,
+    /// whether they changed as well.
     pub fn see(&mut self, rows: &[Row], acting: u32) -> Option<Alarm> {
         let first = rows.first()?;
         if self.generation != acting {
@@ -66,11 +71,13 @@ impl Drift {
         let alarm = self
             .kinds
             .see(first)
-            .or_else(|| self.errors.see(first.time_ns, mean_error(rows, acting)?));
-        if alarm.is_some() {
-            self.errors = Errors::default();
-            self.kinds = Kinds::default();
+            .or_else(|| self.errors.see(first, mean_error(rows, acting)?));
+        match alarm.as_ref().map(|alarm| alarm.owed_to) {
+            Some(Some(network)) if self.errors.set_aside.is_none() => self.errors.without(network),
+            Some(_) => self.errors = Errors::default(),
+            None => return None,
         }
+        self.kinds = Kinds::default();
         alarm
     }
 }
@@ -93,10 +100,22 @@ struct Errors {
     deviation: f64,
     sum: f64,
     since_ns: u64,
+    /// What each far network added to the sum since then.
+    by_network: BTreeMap<u32, f64>,
+    /// One that has given its alarm, and for how many messages of anybody it is not heard.
+    set_aside: Option<(u32, usize)>,
 }
 
 impl Errors {
-    fn see(&mut self, time_ns: u64, error: f64) -> Option<Alarm> {
+    fn see(&mut self, row: &Row, error: f64) -> Option<Alarm> {
+        if let Some((network, messages)) = &mut self.set_aside {
+            *messages -= 1;
+            if *messages == 0 {
+                *self = Self::default();
+            } else if *network == row.network_hash {
+                return None;
+            }
+        }
         if self.usual.len() < USUAL_MESSAGES {
             self.usual.push(error);
             let count = self.usual.len() as f64;
@@ -109,9 +128,11 @@ impl Errors {
         let excess = ((error - self.mean) / self.deviation).clamp(-MOST, MOST) - SLACK;
         if self.sum <= 0.0 {
             // Hinkley: the change begins where the sum last stood at its lowest.
-            self.since_ns = time_ns;
+            self.since_ns = row.time_ns;
+            self.by_network.clear();
         }
         self.sum = (self.sum + excess).max(0.0);
+        *self.by_network.entry(row.network_hash).or_default() += excess;
         (self.sum > ALARM).then(|| Alarm {
             of: ERROR,
             since_ns: self.since_ns,
@@ -119,7 +140,22 @@ impl Errors {
                 "the model's error grew beyond its usual {:.2} ± {:.2} factors of two a message",
                 self.mean, self.deviation
             ),
+            owed_to: self.owed_to(),
         })
+    }
+
+    /// Goes on from nought with what is usual, and without one network for a while.
+    fn without(&mut self, network: u32) {
+        (self.sum, self.set_aside) = (0.0, Some((network, USUAL_MESSAGES)));
+        self.by_network.clear();
+    }
+
+    /// The network without which not even half of the sum would be there.
+    fn owed_to(&self) -> Option<u32> {
+        let loudest = (self.by_network.iter()).max_by(|a, b| a.1.total_cmp(b.1));
+        loudest
+            .filter(|(_, added)| **added > self.sum / 2.0)
+            .map(|(network, _)| *network)
     }
 }
 
@@ -160,6 +196,7 @@ impl Kinds {
                 "{} is distributed otherwise than before: stability index {worst:.2}, {SHIFT} is the limit",
                 KINDS[place].name()
             ),
+            owed_to: None,
         })
     }
 }
@@ -244,6 +281,46 @@ mod tests {
         assert_eq!(alarm.of, "service_port");
         assert!((3000..3400).contains(&time), "{time}");
         assert!(alarm.since_ns >= 2800, "{alarm:?}");
+    }
+
+    /// Four networks in turn, of which those `that_err` do from some time on; to whom the alarms are owed.
+    fn owed(that_err: &[u32]) -> Vec<Option<u32>> {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut drift = Drift::default();
+        let alarms = (0..3100).filter_map(|time| {
+            let (port, error) = ordinary(&mut random);
+            let network = (time % 4) as u32;
+            let errs = time >= 3000 && that_err.contains(&network);
+            let mut row = message(time, port, if errs { error + 8.0 } else { error });
+            row.network_hash = network;
+            Some(drift.see(&[row], 3)?.owed_to)
+        });
+        alarms.collect()
+    }
+
+    #[test]
+    fn an_alarm_names_the_network_that_it_is_owed_to_alone() {
+        assert_eq!(owed(&[2]), [Some(2)], "once, for it is set aside");
+        assert_eq!(owed(&[0, 1, 2, 3]).first(), Some(&None));
+    }
+
+    #[test]
+    fn behind_the_alarm_of_one_network_that_of_the_others_is_heard() {
+        let mut drift = Drift::default();
+        let mut random = StdRng::seed_from_u64(1);
+        let mut see = |network: u32, more: f64| {
+            let (port, error) = ordinary(&mut random);
+            let mut row = message(1, port, error + more);
+            row.network_hash = network;
+            drift.see(&[row], 3)
+        };
+        for time in 0..3000 {
+            assert_eq!(see(time % 4, 0.0), None);
+        }
+        let first = (0..30).find_map(|_| see(2, 8.0)).unwrap();
+        assert_eq!(first.owed_to, Some(2));
+        let second = (0..60).find_map(|time| see(time % 4, 8.0)).unwrap();
+        assert_eq!((second.of, second.owed_to), (ERROR, None));
     }
 
     #[test]

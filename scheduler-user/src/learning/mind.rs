@@ -74,7 +74,7 @@ impl Mind {
     /// Takes in labelled rows, those of one message together; returns the changes that they tell of.
     ///
     /// Where the acting model errs more than it did, what was before is forgotten, so that the next candidate learns from what
-    /// came after. Traffic of another kind alone makes nothing false that was learned. Either way the next candidate need not
+    /// came after; only that of one network where it errs on that one alone. Traffic of another kind alone makes nothing false that was learned. Either way the next candidate need not
     /// wait for the cycle.
     pub(crate) fn see(&mut self, rows: &[Row]) -> Vec<Change> {
         let message = |row: &Row| (row.flow_hash, row.half, row.message, row.hook as u8);
@@ -101,9 +101,11 @@ impl Mind {
         let alarm = self.drift.see(rows, acting)?;
         let mut forgotten = 0;
         if alarm.of == ERROR {
-            forgotten = self.window.forget_before(alarm.since_ns) as u64;
+            // Nobody makes it forget what all others taught.
+            let (since_ns, of) = (alarm.since_ns, alarm.owed_to);
+            forgotten = self.window.forget_before(since_ns, of) as u64;
             if let Some(canary) = &mut self.canary {
-                canary.forget_before(alarm.since_ns);
+                canary.forget_before(since_ns, of);
             }
         }
         self.is_urgent = true;

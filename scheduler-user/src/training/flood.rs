@@ -435,19 +435,19 @@ fn harms(
 #[test]
 fn neither_lie_slows_the_honest_by_a_tenth_or_leaves_a_trace() {
     let mut floods = floods(10);
-    // Short messages in the dress of bulk from one network: these once brought the model down. A network with standing that sends them
-    // is not bounded yet: docs/learning.md has the figures.
+    // Short messages in the dress of bulk from one network, a new one or one that has standing: these once brought the model down.
     floods.retain(|flood| {
         let networks = match flood.lie {
             Lie::BulkAsShort => 256,
             Lie::ShortAsBulk => 1,
         };
-        flood.ports > 1 && !flood.patient && flood.networks == networks
+        flood.ports > 1 && flood.networks == networks
     });
     // The host on which a model acts early.
     for (flood, harm) in harms(HOSTS[1], &floods, &SMALL, 1) {
         println!("{flood:?}: {harm:?}");
-        assert!(harm.acted.contains('m'), "{flood:?}: {harm:?}");
+        let under_flood = &harm.acted[SMALL.quiet..SMALL.quiet + SMALL.flooded];
+        assert!(under_flood.contains('m'), "{flood:?}: {harm:?}");
         assert!(harm.under < HARMLESS, "{flood:?}: {harm:?}");
         assert!(harm.after < HARMLESS, "{flood:?}: {harm:?}");
     }

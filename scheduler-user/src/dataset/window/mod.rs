@@ -256,10 +256,10 @@ impl Window {
         self.networks.places.len()
     }
 
-    /// Forgets what is older; returns how many rows that were.
-    pub fn forget_before(&mut self, time_ns: u64) -> usize {
+    /// Forgets what is older: all of it, or what is `of` one far network. Returns how many rows that were.
+    pub fn forget_before(&mut self, time_ns: u64, of: Option<u32>) -> usize {
         let before = self.rows.len();
-        self.expire_before(time_ns);
+        self.keep(|row| row.time_ns >= time_ns || of.is_some_and(|of| of != network_of(row)));
         before - self.rows.len()
     }
 
@@ -358,17 +358,18 @@ impl Window {
 
     fn expire(&mut self) {
         self.expired_at_ns = self.newest_ns;
-        self.expire_before(self.oldest_kept_ns());
+        let oldest_kept_ns = self.oldest_kept_ns();
+        self.keep(|row| row.time_ns >= oldest_kept_ns);
     }
 
-    fn expire_before(&mut self, oldest_kept_ns: u64) {
-        if self.rows.iter().all(|of| of.row.time_ns >= oldest_kept_ns) {
+    fn keep(&mut self, is_kept: impl Fn(&Row) -> bool) {
+        if self.rows.iter().all(|of| is_kept(&of.row)) {
             return;
         }
         let rows = std::mem::take(&mut self.rows);
         self.clear();
         for Placed { row, .. } in rows {
-            if row.time_ns >= oldest_kept_ns {
+            if is_kept(&row) {
                 self.put_in(row);
             }
         }

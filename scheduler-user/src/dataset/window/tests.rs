@@ -277,3 +277,23 @@ fn the_lists_of_groups_stay_true() {
         assert_eq!((listed, window.len() <= 64), (window.len(), true));
     }
 }
+
+#[test]
+fn what_one_network_taught_is_forgotten_alone() {
+    let mut window = Window::new(WindowLimits::default(), 1);
+    for time in 0..100 {
+        let mut row = row(time, time, 443);
+        row.network_hash = (time % 2) as u32;
+        window.push(row);
+    }
+    assert_eq!(window.forget_before(60, Some(1)), 30);
+    assert_eq!((window.len(), window.networks()), (70, 2));
+    assert!(
+        window
+            .rows()
+            .iter()
+            .all(|row| row.network_hash == 0 || row.time_ns >= 60)
+    );
+    assert_eq!(window.forget_before(60, None), 30);
+    assert_eq!(window.len(), 40);
+}
