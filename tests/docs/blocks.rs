@@ -42,6 +42,11 @@ impl Block {
         let place = self.words.iter().position(|word| word == "no-run")?;
         Some(self.words.get(place + 1).map_or("", String::as_str))
     }
+
+    /// Whether its outputs are those of another machine, with traffic that the stage has not: its commands are run, its outputs kept.
+    pub(super) fn is_from_elsewhere(&self) -> bool {
+        self.words.iter().any(|word| word == "elsewhere")
+    }
 }
 
 /// All blocks of a document whose fence says `sh`, which are commands, or `console`, where commands begin with `$ ` and the lines
@@ -194,6 +199,9 @@ fn a_block_is_its_commands() {
     );
     assert_eq!((found[0].line, found[0].reason()), (2, None));
     assert_eq!(found[1].reason(), Some("systemd"));
+    let other = blocks("```console elsewhere\n$ treeline status\n```\n");
+    assert!(other[0].is_from_elsewhere() && other[0].reason().is_none());
+    assert!(!found[0].is_from_elsewhere());
 }
 
 #[test]

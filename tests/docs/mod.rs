@@ -3,6 +3,7 @@
 mod blocks;
 mod figure;
 mod stage;
+mod talk;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,8 @@ use std::{
 
 use self::{
     blocks::{Block, REASONS, blocks, lost_line, with_outputs},
-    stage::{Stage, capture, needs},
+    stage::{Stage, needs},
+    talk::capture,
 };
 use crate::support::{
     agent::{Done, binary},
@@ -33,7 +35,7 @@ macro_rules! documents {
 }
 
 /// README and all of docs, by path; in this program, so that a virtual machine has them, too.
-const DOCUMENTS: [(&str, &str); 16] = documents![
+const DOCUMENTS: [(&str, &str); 20] = documents![
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -42,11 +44,15 @@ const DOCUMENTS: [(&str, &str); 16] = documents![
     "docs/bench-apps.md",
     "docs/bench-fct.md",
     "docs/cli.md",
+    "docs/control.md",
     "docs/dataset.md",
     "docs/faq.md",
+    "docs/first-hour.md",
     "docs/ingress.md",
+    "docs/json.md",
     "docs/kernel-support.md",
     "docs/learning.md",
+    "docs/metrics.md",
     "docs/model-format.md",
     "docs/operating.md",
     "docs/results.md",
@@ -115,7 +121,8 @@ fn run(root: &Path, (path, found): (&str, &[Block]), files: (&Path, &Path)) -> R
                 stage.clear();
                 break;
             }
-            let is_shown = block.is_transcript && writes_transcripts();
+            let is_compared = block.is_transcript && !block.is_from_elsewhere();
+            let is_shown = is_compared && writes_transcripts();
             let outcome = match command.strip_prefix("cargo ") {
                 Some(words) => cargo(root, words).map(|()| String::new()),
                 None => stage.run(command, is_shown),
@@ -123,16 +130,17 @@ fn run(root: &Path, (path, found): (&str, &[Block]), files: (&Path, &Path)) -> R
             match outcome {
                 Err(why) => ran.failures.push(format!("{at}: {why}")),
                 // What ran for another time than it says prints other things.
-                Ok(printed) if block.is_transcript && !is_shown && !command.contains("--for ") => {
+                Ok(printed) if is_compared && !is_shown && !command.contains("--for ") => {
                     if let Some(lost) = lost_line(shown, &printed) {
                         ran.failures.push(format!(
                             "{at} no longer prints {lost:?}, but\n{printed}\n`cargo xtask docs --transcripts` writes it anew"
                         ));
                     }
                 }
-                Ok(printed) => {
+                Ok(printed) if is_shown => {
                     ran.printed.insert((block.line, place), printed);
                 }
+                Ok(_) => {}
             }
         }
         if let Err(why) = stage.end() {
