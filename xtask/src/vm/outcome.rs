@@ -26,6 +26,7 @@ pub(super) struct Outcome {
     not_run: Vec<String>,
     /// Executables that have not ended well, or not at all.
     open: Vec<String>,
+    has_begun: bool,
 }
 
 impl Outcome {
@@ -44,6 +45,7 @@ impl Outcome {
     /// Reads one line of output.
     pub(super) fn line(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix(BEGIN) {
+            self.has_begun = true;
             if !self.open.iter().any(|open| open == name) {
                 self.open.push(name.to_owned());
             }
@@ -73,6 +75,11 @@ impl Outcome {
             }
             self.successes += u64::from(test.ends_with(" ... ok"));
         }
+    }
+
+    /// Whether the kernel came as far as the first executable.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Whether every executable ran to its end and no test failed.
@@ -149,6 +156,15 @@ mod tests {
 
     const RESULT: &str = "test result: ok. 31 passed; 0 failed; 1 ignored; 0 measured; \
         4 filtered out; finished in 1.34s";
+
+    #[test]
+    fn a_kernel_that_died_while_it_booted_has_not_begun() {
+        let mut outcome = Outcome::new("6.12".to_owned());
+        outcome.line("[    2.31] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI");
+        assert!(!outcome.has_begun());
+        outcome.line("@@ begin integration");
+        assert!(outcome.has_begun());
+    }
 
     #[test]
     fn results_of_all_executables_are_added() {
