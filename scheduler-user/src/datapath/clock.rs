@@ -20,12 +20,13 @@ use super::OBJECT;
 
 /// Ticks a second that kernels are built with (`kernel/Kconfig.hz` and those of the architectures, 6.18).
 const HERTZ: [u32; 9] = [100, 128, 200, 250, 256, 300, 500, 1000, 1024];
-/// Between two looks: many ticks, or of a fast clock enough that a late interrupt does not matter.
-const APART_TICKS: u64 = 10;
+/// Between two looks at least: enough that a late interrupt does not matter.
 const APART: Duration = Duration::from_millis(50);
+/// A clock that goes on no sooner stands still.
+const LONGEST_TICK: Duration = Duration::from_millis(100);
 /// Farther from every known length than this share is no answer.
 const TOLERANCE: f64 = 0.02;
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
 
 /// Size of `struct __sk_buff`, and where `cb` is in it (kernel 6.18 `include/uapi/linux/bpf.h`).
 const SKB_BYTES: usize = 192;
@@ -62,20 +63,25 @@ fn find() -> Option<Clock> {
     let program: &mut SchedClassifier = ebpf.program_mut(names::CLOCK)?.try_into().ok()?;
     program.load().ok()?;
     (0..TRIES).find_map(|_| {
-        let first = look(program)?;
-        let started = Instant::now();
-        loop {
-            thread::sleep(APART / 4);
-            let second = look(program)?;
-            if second.ticks - first.ticks >= APART_TICKS && started.elapsed() >= APART {
-                return between(first, second);
-            }
-            // A clock that stands still.
-            if started.elapsed() > 40 * APART {
-                return None;
-            }
-        }
+        let first = behind_a_tick(program)?;
+        thread::sleep(APART);
+        between(first, behind_a_tick(program)?)
     })
+}
+
+/// The first look behind a tick: what has passed of a tick at some other moment would count for a whole one, or for none.
+fn behind_a_tick(program: &SchedClassifier) -> Option<Look> {
+    let before = look(program)?;
+    let started = Instant::now();
+    loop {
+        let now = look(program)?;
+        if now.ticks != before.ticks {
+            return Some(now);
+        }
+        if started.elapsed() > LONGEST_TICK {
+            return None;
+        }
+    }
 }
 
 /// Asks until no tick comes between the parts of the answer.
