@@ -5,33 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bed::{
-    mix::{Plan, schedule},
-    netns::{Bed, SERVER_V4, UPLINK},
-    traffic::{self, Play},
-};
+use bed::netns::{Bed, UPLINK};
 use nix::sys::signal::Signal;
 use scheduler_common::settings::Act;
 use treeline::{advice::Advice, model::Registry};
 
-use crate::support::{agent::Site, json::documented, privileged};
+use crate::{
+    learning::play,
+    support::{agent::Site, json::documented, privileged},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn offer(bed: &Bed, seed: u64) {
-    let plan = Plan {
-        rate_bps: 100_000_000,
-        load: 0.7,
-        length: Duration::from_millis(2500),
-        shrink: 8.0,
-    };
-    let play = Play {
-        server: SERVER_V4,
-        drain: Duration::from_secs(5),
-        band: None,
-    };
-    traffic::run(bed, schedule(&plan, seed), play, None, &mut || Ok(())).unwrap();
-}
 
 /// Bytes that went through the band classes from the second on.
 fn lower_bands_bytes(bed: &Bed) -> u64 {
@@ -82,7 +66,7 @@ fn watching_learns_and_advises_and_touches_no_packet_and_no_qdisc() {
     let agent = site.run(&["--observe", "--train-every", "2s", "--min-samples", "200"]);
     let deadline = Instant::now() + LIMIT;
     for seed in 0.. {
-        offer(&bed, seed);
+        play(&bed, seed);
         let advice = Advice::load(&site.instance.advice()).unwrap();
         if advice.is_some_and(|advice| advice.accepted) {
             break;
@@ -123,7 +107,7 @@ fn watching_learns_and_advises_and_touches_no_packet_and_no_qdisc() {
 
     // The same traffic, scheduled: the check above can fail.
     site.call(&["up", UPLINK, "--qdisc", "keep"]).expect(0);
-    offer(&bed, 1);
+    play(&bed, 1);
     assert!(lower_bands_bytes(&bed) > 100_000);
     site.call(&["run", UPLINK, "--observe"])
         .expect(1)

@@ -12,17 +12,18 @@ use std::{
 };
 
 use bed::{
-    mix::{Plan, schedule},
-    netns::{Bed, Namespace, SERVER_V4},
-    traffic::{self, Play},
+    netns::{Bed, Namespace},
     wait,
 };
 use treeline::metrics::catalog::{self, Kind};
 
 use self::prometheus::{Prometheus, program};
-use crate::support::{
-    agent::{Agent, Site},
-    privileged,
+use crate::{
+    learning::play,
+    support::{
+        agent::{Agent, Site},
+        privileged,
+    },
 };
 
 /// Where the agent answers, in a namespace of the test's own.
@@ -63,26 +64,11 @@ pub(crate) fn await_endpoint(agent: &Agent) {
     .unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
 }
 
-fn offer(bed: &Bed, seed: u64) {
-    let plan = Plan {
-        rate_bps: 100_000_000,
-        load: 0.7,
-        length: Duration::from_millis(2500),
-        shrink: 8.0,
-    };
-    let play = Play {
-        server: SERVER_V4,
-        drain: Duration::from_secs(5),
-        band: None,
-    };
-    traffic::run(bed, schedule(&plan, seed), play, None, &mut || Ok(())).unwrap();
-}
-
 /// Offers traffic until Prometheus has seen a model act and its predictions come true or not.
 fn learn(bed: &Bed, prometheus: &Prometheus<'_>, agent: &Agent) {
     let deadline = Instant::now() + LEARN_LIMIT;
     for seed in 0.. {
-        offer(bed, seed);
+        play(bed, seed);
         let accepted = prometheus.has("treeline_model_accepted_gain_ratio");
         if accepted && prometheus.has("treeline_prediction_ratio_count > 0") {
             return;
@@ -167,7 +153,7 @@ fn a_scrape_is_clean_for_promtool() {
     let site = Site::new(&bed.server);
     let agent = site.run(&["--metrics", &format!("127.0.0.1:{AGENT_PORT}")]);
     await_endpoint(&agent);
-    offer(&bed, 1);
+    play(&bed, 1);
     // A band in use is looked at about once a second.
     let text = wait::until("a delay", DATA_LIMIT, || {
         let text = get(&bed.server, AGENT_PORT, "/metrics")?;
