@@ -17,7 +17,7 @@ use crate::{
     model::{Model, Provenance, Registry},
     training::{
         self, Candidate, Dependence, Importance, JudgeLimits, Parts, Scores, SearchPlan,
-        SearchReport, TRAINERS, Trainer, fit_cuts, judge, split,
+        SearchReport, TRAINERS, Trainer, fit_cuts, judge, rank_leaves, split,
     },
 };
 
@@ -135,7 +135,7 @@ pub(super) fn train(instance: &Instance, format: Format, args: &TrainArgs) -> an
         None => named,
     };
     let started = Instant::now();
-    let candidate = trainer.train(&data.parts.train)?;
+    let candidate = rank_leaves(trainer.train(&data.parts.train)?, &data.parts.train);
     let train_ms = started.elapsed().as_millis() as u64;
     let candidate = fit_cuts(candidate.clone(), &data.parts.train, &limits).unwrap_or(candidate);
     let verdict = judge(&candidate, None, &data.parts, &limits);

@@ -11,7 +11,7 @@ use crate::{
     model::Model,
     training::{
         DecisionTree, JudgeLimits, Parameters, Recut, Retirement, TrainError, Trainer as _,
-        Verdict, fit_cuts, judge, recut, retire, split,
+        Verdict, fit_cuts, judge, rank_leaves, recut, retire, split,
     },
 };
 
@@ -121,6 +121,7 @@ fn train(
     let started = Instant::now();
     let taught = without_hearsay(&parts.train);
     let candidate = DecisionTree(Parameters::tree_of(taught.len())).train(&taught)?;
+    let candidate = rank_leaves(candidate, &taught);
     let train_ms = started.elapsed().as_millis() as u64;
     // Cuts are searched in a replay, where who may not judge could outvote the rest. A candidate that does not fit the table
     // is refused by the judge, who says why.
@@ -179,6 +180,7 @@ mod tests {
             let taught = without_hearsay(&parts.train);
             let parameters = Parameters::tree_of(taught.len());
             let candidate = DecisionTree(parameters).train(&taught).unwrap();
+            let candidate = rank_leaves(candidate, &taught);
             lap(1);
             let candidate = fit_cuts(candidate, &parts.train, &limits).unwrap();
             lap(2);

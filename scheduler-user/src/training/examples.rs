@@ -131,7 +131,7 @@ impl Examples {
 /// A message that went on after what is known of it is longer than its label. Where the known part alone
 /// is long, the label is wrong by little to a scheduler, and dropping it would teach that nothing is long;
 /// where it is short, nothing is known.
-fn tell_something(rows: &[Row]) -> Vec<Row> {
+pub(super) fn tell_something(rows: &[Row]) -> Vec<Row> {
     let known = |row: &&Row| !row.censored || row.remaining_bytes > SHORT_BYTES;
     rows.iter().filter(known).copied().collect()
 }

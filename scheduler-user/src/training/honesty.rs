@@ -3,7 +3,7 @@
 use super::{
     Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Trainer, Verdict, fit_cuts, judge,
     mixes::{Hangs, demo, host},
-    retire, split,
+    rank_leaves, retire, split,
 };
 use crate::{
     dataset::Row,
@@ -67,6 +67,7 @@ fn verdict_by(
 ) -> Verdict {
     let parts = split(rows, limits);
     let candidate = trainer(parts.train.len()).train(&parts.train).unwrap();
+    let candidate = rank_leaves(candidate, &parts.train);
     let candidate = fit_cuts(candidate, &parts.train, limits).unwrap();
     judge(&candidate, None, &parts, limits)
 }
@@ -157,6 +158,7 @@ fn on_the_demo_s_services_the_first_bytes_need_not_stay_on_top() {
     let parts = split(&demo_window(1), &limits);
     let parameters = Parameters::tree_of(parts.train.len());
     let candidate = DecisionTree(parameters).train(&parts.train).unwrap();
+    let candidate = rank_leaves(candidate, &parts.train);
     let fitted = fit_cuts(candidate.clone(), &parts.train, &limits).unwrap();
     assert!(fitted.thresholds.first_bytes < 15_000, "{fitted}");
     let [before, after] = [&candidate, &fitted].map(|it| judge(it, None, &parts, &limits));
@@ -231,7 +233,7 @@ fn what_more_rows_would_close() {
             min_leaf_rows: more.len() / 1000,
             ..Parameters::TREE
         });
-        let known = many.train(&more).unwrap();
+        let known = rank_leaves(many.train(&more).unwrap(), &more);
         let verdicts = (1..=3).map(|seed| {
             let parts = split(&of_seed(seed), &limits);
             let candidate = fit_cuts(known.clone(), &parts.train, &limits).unwrap();

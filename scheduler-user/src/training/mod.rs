@@ -16,6 +16,7 @@ mod oblivious;
 mod parameters;
 mod parts;
 mod prune;
+mod rank;
 mod search;
 mod simple;
 mod sway;
@@ -48,6 +49,7 @@ pub use measures::{BULK_BYTES, Bulk, Calibration, Lean};
 pub use oblivious::Oblivious;
 pub use parameters::Parameters;
 pub use parts::{Parts, split};
+pub use rank::rank_leaves;
 pub use search::{
     Candidate, CandidateScore, Fold, SearchPlan, SearchProgress, SearchReport, search,
 };

@@ -14,7 +14,7 @@ use treeline::{
     dataset::{Row, Window, WindowLimits},
     instance::Instance,
     model::{Model, Provenance, Registry, compile},
-    training::{JudgeLimits, Trainer, choice, fit_cuts, judge, retire, split},
+    training::{JudgeLimits, Trainer, choice, fit_cuts, judge, rank_leaves, retire, split},
 };
 
 use crate::{
@@ -102,7 +102,7 @@ impl Cycle {
         let rows: Vec<Row> = self.window.rows();
         let parts = split(&rows, &limits);
         let take = lap();
-        let candidate = self.trainer.train(&parts.train)?;
+        let candidate = rank_leaves(self.trainer.train(&parts.train)?, &parts.train);
         let train = lap();
         let candidate = fit_cuts(candidate, &parts.train, &limits)?;
         let verdict = judge(&candidate, running, &parts, &limits);
