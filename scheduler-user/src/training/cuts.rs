@@ -28,10 +28,11 @@ const MOST_LOOKS: usize = 160;
 const STEPS: [f64; 3] = [2.5, 1.6, 1.25];
 /// A step is taken only for so much better a score, a logarithm of a ratio.
 const LEAST_STEP: f64 = 0.002;
-/// What stands stays unless something is better by this: cuts shall not wander.
+/// What stands stays unless something is better by this: the cuts of aging shall not wander.
 const LEAST_CHANGE: f64 = 0.01;
-/// How much better a score must be before a guess counts from the first packet on.
-const LEAST_TRUST: f64 = 0.002;
+/// The same of a model, which brings its own: before it leaves those in force, and before its guess counts from the first
+/// packet on.
+const LEAST_OWN_CHANGE: f64 = 0.002;
 
 /// A model with the cuts that suit it on these rows, and those that would suit aging there.
 ///
@@ -102,7 +103,7 @@ impl Ground {
             return in_force;
         }
         let guessed = Guessed::of(&self.traffic.sized(), |_| None);
-        self.changed(&guessed, in_force).0
+        self.changed(&guessed, in_force, LEAST_CHANGE).0
     }
 
     fn for_model(&self, predictor: &impl Predictor, in_force: Thresholds) -> Thresholds {
@@ -118,12 +119,13 @@ impl Ground {
         }
         // Each has its own best cuts.
         let (safe, trusting) = std::thread::scope(|scope| {
-            let trusting = scope.spawn(|| self.changed(&guessed, with(0)));
-            let safe = self.changed(&guessed, with(FIRST_BYTES));
+            let own = |first_bytes| self.changed(&guessed, with(first_bytes), LEAST_OWN_CHANGE);
+            let trusting = scope.spawn(move || own(0));
+            let safe = own(FIRST_BYTES);
             let trusting = trusting.join();
             (safe, trusting.expect("a replay has no reason to panic"))
         });
-        if trusting.1 < safe.1 - LEAST_TRUST {
+        if trusting.1 < safe.1 - LEAST_OWN_CHANGE {
             trusting.0
         } else {
             safe.0
@@ -131,10 +133,15 @@ impl Ground {
     }
 
     /// What a search finds, or what stands if that is hardly worse.
-    fn changed(&self, guessed: &Guessed, in_force: Thresholds) -> (Thresholds, f64) {
+    fn changed(
+        &self,
+        guessed: &Guessed,
+        in_force: Thresholds,
+        least_change: f64,
+    ) -> (Thresholds, f64) {
         let stands = self.score(guessed, &in_force);
         let (found, score) = self.search(guessed, &in_force);
-        if score < stands - LEAST_CHANGE {
+        if score < stands - least_change {
             (found, score)
         } else {
             (in_force, stands)
