@@ -2,12 +2,12 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
 
-use bed::netns::{Bed, SERVER_V4, SERVER_V6, UPLINK};
+use bed::netns::{Bed, CLIENT_V4, SERVER_V4, SERVER_V6, UPLINK};
 use serde_json::Value;
 
 use crate::{
@@ -181,6 +181,41 @@ fn a_live_connection_is_explained_with_and_without_a_model() {
     site.call(&["explain", "tcp", &server, &client])
         .expect(1)
         .says("treeline up");
+}
+
+#[test]
+fn a_stream_is_called_one() {
+    const PACKETS: usize = 40;
+    const PACKET_BYTES: usize = 400;
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    site.up(&[]).expect(0);
+    let bound = |address: IpAddr| move || Ok(UdpSocket::bind((address, 0))?);
+    let speaker = bed.server.enter(bound(SERVER_V4)).unwrap();
+    let listener = bed.client.enter(bound(CLIENT_V4)).unwrap();
+    let ends = [&speaker, &listener].map(|socket| socket.local_addr().unwrap());
+    // Beyond the first bytes, but within the first window: on probation, however fast.
+    for _ in 0..PACKETS {
+        speaker.send_to(&[5; PACKET_BYTES], ends[1]).unwrap();
+    }
+    let [from, to] = ends.map(|end| end.to_string());
+    let told = explained(&site, &["udp", &from, &to]);
+    let sent = &told["directions"][0];
+    assert_eq!(sent["bytes"], PACKETS * PACKET_BYTES, "{sent}");
+    let verdict = &sent["verdict"];
+    assert_eq!(
+        (&verdict["stream"], &verdict["band"], &verdict["by_bytes"]),
+        (&true.into(), &0.into(), &1.into()),
+        "{sent}"
+    );
+    site.call(&["explain", "udp", &from, &to])
+        .expect(0)
+        .says("band 0: a stream: 16 kB in small packets (400 B in the mean)")
+        .says("would put it in band 1");
+    site.down().expect(0);
 }
 
 #[test]

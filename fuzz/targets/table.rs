@@ -16,7 +16,7 @@ fn parts(bytes: &[u8]) -> Option<(Features, Box<Table>)> {
     let (words, rest) = bytes.split_at_checked(FEATURES_BYTES)?;
     let mut features = <[u32; SLOTS]>::read_from_bytes(words).ok()?;
     features[usize::from(ZERO_SLOT)] = 0;
-    let mut table = Box::new(Table { ..Table::EMPTY });
+    let mut table = Table::empty();
     let given = rest.len().min(size_of::<Table>());
     table.as_mut_bytes()[..given].copy_from_slice(&rest[..given]);
     Some((features, table))

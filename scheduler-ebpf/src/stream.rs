@@ -20,7 +20,11 @@ pub const WINDOW_BYTES: u32 = 4096;
 
 /// Packets of a stream have at most 2^9 = 512 bytes of payload in the mean: full segments are a transfer, whose rate may
 /// be low because it waits.
-const PACKET_SHIFT: u32 = 9;
+pub const PACKET_SHIFT: u32 = 9;
+
+/// What has sent no more does not end where it fails, even without first bytes: a small first packet before a
+/// transfer is no stream that has turned into one.
+const LONG_BYTES: u32 = 4 * WINDOW_BYTES;
 
 /// What a decision point finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ pub fn look(half: &mut Half, since_us: u32, settings: &Settings) -> Found {
             Found::Message
         };
     }
-    if was && half.bytes > settings.first_bytes.saturating_mul(2) {
+    if was && half.bytes > settings.first_bytes.saturating_mul(2).max(LONG_BYTES) {
         return Found::Turned;
     }
     half.flags &= !half_flags::STREAM;
@@ -164,6 +168,15 @@ mod tests {
         // 25 kB slowly, then at speed.
         sender.sends(125, 200, 20_000);
         let (bands, ended) = sender.sends(1_000, 200, 100);
+        assert_eq!((bands, ended), (vec![0, 1, 2, 3], false));
+    }
+
+    #[test]
+    fn without_first_bytes_a_small_packet_before_a_transfer_is_part_of_it() {
+        let mut sender = Sender::new();
+        sender.settings.first_bytes = 0;
+        sender.sends(1, 200, 100);
+        let (bands, ended) = sender.sends(100, 1448, 100);
         assert_eq!((bands, ended), (vec![0, 1, 2, 3], false));
     }
 

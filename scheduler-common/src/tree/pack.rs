@@ -79,7 +79,7 @@ impl Table {
         if trees.len() > MAX_TREES {
             return Err(PackError::TooManyTrees { trees: trees.len() });
         }
-        let mut table = Box::new(Self::EMPTY);
+        let mut table = Self::empty();
         table.generation = generation;
         table.trees = trees.len() as u32;
         table.mean_factor = mean_factor(table.trees);

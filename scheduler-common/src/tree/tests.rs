@@ -231,20 +231,21 @@ fn what_is_no_tree_or_too_large_is_not_packed() {
     };
     assert_eq!(blocks_of(&vec![full(8); 16]), 16 + 16 * (84 + 64));
     assert_eq!(blocks_of(&[full(12)]), 16 + 1364 + 1024);
+    assert_eq!(blocks_of(&vec![full(12); 3]), 16 + 3 * (1364 + 1024));
     assert_eq!(
-        Table::pack_blocks(1, &vec![full(12); 2]).unwrap_err(),
-        PackError::TooManyBlocks { nodes: 2 * 8191 }
+        Table::pack_blocks(1, &vec![full(12); 4]).unwrap_err(),
+        PackError::TooManyBlocks { nodes: 4 * 8191 }
     );
-    // These are oblivious too; four of them fill the table.
-    let four = Table::pack(1, &vec![full(12); 4]).unwrap();
-    four.check().unwrap();
+    // These are oblivious too; eight of them fill the table.
+    let eight = Table::pack(1, &vec![full(12); 8]).unwrap();
+    eight.check().unwrap();
     assert_eq!(
-        (four.form, four.block_count),
+        (eight.form, eight.block_count),
         (form::OBLIVIOUS, MAX_BLOCKS as u32)
     );
     assert_eq!(
-        Table::pack(1, &vec![full(12); 5]).unwrap_err(),
-        PackError::TooManyBlocks { nodes: 5 * 8191 }
+        Table::pack(1, &vec![full(12); 9]).unwrap_err(),
+        PackError::TooManyBlocks { nodes: 9 * 8191 }
     );
 }
 

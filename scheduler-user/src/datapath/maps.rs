@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::HashSet, fs::File, ops::Range};
+use std::{collections::HashSet, fs::File, ops::Range, panic::resume_unwind, thread};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
@@ -254,7 +254,7 @@ impl Datapath {
         if self.watched()?.is_none() {
             return Ok(());
         }
-        self.watch(&Box::new(Table { ..Table::EMPTY }))
+        self.watch(&Table::empty())
     }
 
     /// Checks a table and writes it into the spare slot, which no packet reads; no other can be staged meanwhile.
@@ -347,7 +347,7 @@ impl Datapath {
         let slot = Map::from_map_data(slot)
             .and_then(Array::<_, Table>::try_from)
             .map_err(fault)?;
-        let table = Box::new(slot.get(&0, 0).map_err(fault)?);
+        let table = read(&slot).map_err(fault)?;
         Ok((table.trees > 0).then_some(ActiveTable {
             generation: table.generation,
             trees: table.trees,
@@ -362,4 +362,22 @@ impl Datapath {
             source,
         })
     }
+}
+
+/// Room for the copies that a debug build makes of a table on its way out of aya: eleven or so.
+const READING_STACK_BYTES: usize = 32 * size_of::<Table>();
+
+/// The table in `slot`, read on a stack of its own: aya hands values out by value, and in a debug build that takes 1.5 of
+/// the 2 MiB that an ordinary thread has.
+fn read(slot: &Array<MapData, Table>) -> Result<Box<Table>, MapError> {
+    thread::scope(|scope| {
+        let reader = thread::Builder::new()
+            .name("table".to_owned())
+            .stack_size(READING_STACK_BYTES)
+            .spawn_scoped(scope, || slot.get(&0, 0).map(Box::new))?;
+        match reader.join() {
+            Ok(table) => table,
+            Err(panic) => resume_unwind(panic),
+        }
+    })
 }

@@ -264,7 +264,7 @@ impl Datapath {
     /// # Errors
     /// If the map can't be written.
     pub fn deactivate(&self) -> Result<(), DatapathError> {
-        self.activate(&Box::new(Table { ..Table::EMPTY }))
+        self.activate(&Table::empty())
     }
 }
 

@@ -232,6 +232,7 @@ struct Found {
 struct Scene<'a> {
     question: &'a Question,
     thresholds: Thresholds,
+    stream_window_us: u32,
     acting: Option<u32>,
     model: Option<Model>,
     now_ns: u64,
@@ -246,9 +247,11 @@ impl Found {
     ) -> Result<Explanation, ExplainError> {
         let acting = datapath.active()?.map(|active| active.generation);
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?;
+        let settings = datapath.settings()?;
         let scene = Scene {
             question,
-            thresholds: Thresholds::from(&datapath.settings()?),
+            thresholds: Thresholds::from(&settings),
+            stream_window_us: settings.stream_window_us,
             acting,
             // Without its file there is no path to show; the rest is worth having.
             model: acting
@@ -326,7 +329,7 @@ impl Found {
             judged_by,
             predicted_bytes,
             until_bytes: half.until_bytes,
-            verdict: Verdict::of(half, page, &scene.thresholds),
+            verdict: Verdict::of(half, page, (&scene.thresholds, scene.stream_window_us)),
             walk,
         })
     }

@@ -4,10 +4,10 @@ use scheduler_common::{
     class::BANDS,
     flow::{Half, StoryHalf, half_flags},
 };
-use scheduler_ebpf::verdict;
+use scheduler_ebpf::{stream::WINDOW_BYTES, verdict};
 use serde::Serialize;
 
-use crate::model::{Thresholds, human_bytes};
+use crate::model::{Thresholds, human_bytes, rules::human_time};
 
 /// The band of a message and what made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -20,6 +20,8 @@ pub struct Verdict {
     pub by_prediction: Option<u8>,
     /// Whether it is among the first bytes, which go on top whatever the guess.
     pub first_bytes: bool,
+    /// Whether it is a stream, small packets at a low rate, which stay on top whatever they come to.
+    pub stream: bool,
     /// What made the band.
     pub why: String,
     /// Why it is not served sooner.
@@ -29,8 +31,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// The verdict on the current message of a direction.
-    pub fn of(half: &Half, page: &StoryHalf, thresholds: &Thresholds) -> Self {
+    /// The verdict on the current message of a direction, under bands that are cut there; a stream takes at least
+    /// `stream_window_us` for each window.
+    pub fn of(
+        half: &Half,
+        page: &StoryHalf,
+        (thresholds, stream_window_us): (&Thresholds, u32),
+    ) -> Self {
         let predicted = half.flags & half_flags::PREDICTED != 0;
         let by_bytes = thresholds.band_of(f64::from(half.bytes));
         let by_prediction =
@@ -41,6 +48,9 @@ impl Verdict {
             predicted: human_bytes(f64::from(page.predicted_bytes)),
             first: human_bytes(f64::from(thresholds.first_bytes)),
             cuts: thresholds.cuts_bytes.map(|cut| human_bytes(f64::from(cut))),
+            packet: human_bytes(f64::from(half.bytes) / f64::from(half.packets.max(1))),
+            until: human_bytes(f64::from(half.until_bytes)),
+            window: human_time(f64::from(stream_window_us)),
         };
         let held = half.flags & half_flags::HELD != 0;
         let mut verdict = Self {
@@ -48,6 +58,7 @@ impl Verdict {
             by_bytes,
             by_prediction,
             first_bytes,
+            stream: half.flags & half_flags::STREAM != 0,
             why: String::new(),
             why_not_sooner: String::new(),
             why_not_later: String::new(),
@@ -69,8 +80,16 @@ impl Verdict {
             sent,
             predicted,
             first,
+            packet,
+            window,
             ..
         } = told;
+        if self.stream {
+            return format!(
+                "a stream: {sent} in small packets ({packet} in the mean) stay in band 0, whatever they come to, as long as \
+                 each {WINDOW_BYTES} bytes of them take at least {window}"
+            );
+        }
         let guess = match self.by_prediction {
             Some(band) => format!("predicted {predicted} (band {band})"),
             None => "no model has judged it".to_owned(),
@@ -139,10 +158,18 @@ impl Verdict {
             predicted,
             first,
             cuts,
+            until,
+            ..
         }: &Told,
     ) -> String {
         if usize::from(self.band) == BANDS - 1 {
             return "it is in the last band".to_owned();
+        }
+        if self.stream {
+            return format!(
+                "streams do not age: its {sent} alone would put it in band {}; it is looked at again beyond {until}",
+                self.by_bytes
+            );
         }
         if self.first_bytes {
             return match self.by_prediction {
@@ -167,11 +194,19 @@ struct Told {
     sent: String,
     predicted: String,
     first: String,
+    /// The mean packet.
+    packet: String,
+    /// Where it is looked at again.
+    until: String,
+    /// Least time of a stream's window.
+    window: String,
     cuts: [String; BANDS - 1],
 }
 
 #[cfg(test)]
 mod tests {
+    use scheduler_common::settings::Settings;
+
     use super::*;
 
     fn verdict(bytes: u32, predicted: Option<u32>, band: u8) -> Verdict {
@@ -196,7 +231,35 @@ mod tests {
             ],
             first_bytes: 15_000,
         };
-        Verdict::of(&half, &page, &thresholds)
+        Verdict::of(&half, &page, (&thresholds, 100_000))
+    }
+
+    #[test]
+    fn a_stream_is_called_one() {
+        let half = Half {
+            bytes: 172_000,
+            packets: 1000,
+            until_bytes: 176_096,
+            flags: half_flags::STREAM,
+            ..Half::ZERO
+        };
+        let thresholds = Thresholds::from(&Settings::default());
+        let call = Verdict::of(&half, &StoryHalf::default(), (&thresholds, 100_000));
+        assert!(
+            call.stream && (call.band, call.by_bytes) == (0, 3),
+            "{call:?}"
+        );
+        assert!(
+            call.why.starts_with("a stream") && call.why.contains("172 B in the mean"),
+            "{call:?}"
+        );
+        assert!(call.why.contains("at least 100 ms"), "{call:?}");
+        assert!(call.why_not_sooner.contains("top band"), "{call:?}");
+        assert!(
+            call.why_not_later.contains("band 3") && call.why_not_later.contains("176 kB"),
+            "{call:?}"
+        );
+        assert!(!verdict(172_000, None, 3).stream);
     }
 
     #[test]

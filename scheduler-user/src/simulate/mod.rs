@@ -11,6 +11,7 @@ mod outcome;
 mod path;
 mod shortest;
 mod traffic;
+mod walk;
 
 #[cfg(test)]
 pub(crate) mod cdf;

@@ -1,12 +1,8 @@
 //! Which bytes of a message go in which band.
 
-use scheduler_common::{
-    class::Cuts,
-    flow::{Half, StoryHalf, half_flags},
-    settings::Settings,
-};
-use scheduler_ebpf::{flow::saturate, verdict};
+use scheduler_common::{class::Cuts, features::Feature, settings::Settings};
 
+use super::walk::{Pace, Place, Walk};
 use crate::dataset::Row;
 
 /// Some bytes of a message, and the band they go in.
@@ -39,7 +35,8 @@ impl Paths {
     }
 
     /// Those that the kernel program gives messages: by its own verdict, at the decision points that were seen, where
-    /// `predict` tells the bytes to come (`None`: no model, aging), and where bytes pass a cut in between.
+    /// `predict` tells the bytes to come (`None`: no model, aging), and where bytes pass a cut in between. Streams are
+    /// what the kernel program holds for such.
     ///
     /// A message is its size and its rows in the order of their bytes. Where a decision point is missing (a full
     /// window keeps some rows of a message) the guess before it stands.
@@ -57,7 +54,7 @@ impl Paths {
     }
 
     /// Adds to the path that was begun last.
-    fn push(&mut self, bytes: f64, band: u8) {
+    pub(super) fn push(&mut self, bytes: f64, band: u8) {
         if bytes <= 0.0 {
             return;
         }
@@ -74,8 +71,8 @@ impl Paths {
 struct Point {
     /// Bytes of the message before the packet.
     first_byte: u64,
-    /// The same with it.
-    bytes_at: u64,
+    /// Where the message stands with it.
+    place: Place,
     to_come: Option<u64>,
 }
 
@@ -95,7 +92,7 @@ impl Guessed {
             let seen = rows.iter().filter(|row| row.bytes_at <= bytes);
             guessed.points.extend(seen.map(|row| Point {
                 first_byte: first_byte(row),
-                bytes_at: row.bytes_at,
+                place: place(row),
                 to_come: predict(row),
             }));
             guessed.messages.push((bytes, guessed.points.len()));
@@ -109,12 +106,22 @@ impl Guessed {
         let mut begin = 0;
         for &(bytes, end) in &self.messages {
             paths.starts.push(paths.segments.len());
+            let points = &self.points[begin..end];
+            let mean = Pace::mean(
+                points
+                    .first()
+                    .zip(points.last())
+                    .map(|(a, b)| [a.place, b.place]),
+            );
             let mut walk = Walk::new(settings);
-            for point in &self.points[begin..end] {
-                walk.reach(&mut paths, point.first_byte);
-                walk.decide(point.bytes_at, point.to_come);
+            let mut from = None;
+            for point in points {
+                let pace = from.map_or(mean, |from| Pace::between(from, point.place));
+                walk.reach(&mut paths, point.first_byte, pace);
+                walk.decide(point.place, point.to_come);
+                from = Some(point.place);
             }
-            walk.reach(&mut paths, bytes.max(1));
+            walk.reach(&mut paths, bytes.max(1), mean);
             begin = end;
         }
         paths.starts.push(paths.segments.len());
@@ -124,60 +131,21 @@ impl Guessed {
 
 /// Bytes of the message before the packet: it is served by its own verdict as a whole.
 fn first_byte(row: &Row) -> u64 {
-    let packet_bytes = row.feature(scheduler_common::features::Feature::PacketBytes);
+    let packet_bytes = row.feature(Feature::PacketBytes);
     row.bytes_at.saturating_sub(u64::from(packet_bytes))
 }
 
-/// A message as the kernel program sees it.
-struct Walk<'a> {
-    settings: &'a Settings,
-    half: Half,
-    page: StoryHalf,
-    /// Bytes whose band is settled.
-    at: u64,
-}
-
-impl<'a> Walk<'a> {
-    fn new(settings: &'a Settings) -> Self {
-        let mut walk = Self {
-            settings,
-            half: Half::default(),
-            page: StoryHalf::default(),
-            at: 0,
-        };
-        walk.decide(1, None);
-        walk
-    }
-
-    fn decide(&mut self, bytes: u64, to_come: Option<u64>) {
-        if let Some(to_come) = to_come {
-            self.page.predicted_bytes = saturate(bytes.saturating_add(to_come));
-            self.half.flags |= half_flags::PREDICTED;
-        }
-        self.half.bytes = saturate(bytes);
-        verdict::settle(&mut self.half, &self.page, self.settings);
-    }
-
-    /// Settles the bands of all bytes up to `end`.
-    fn reach(&mut self, paths: &mut Paths, end: u64) {
-        while u64::from(self.half.until_bytes) < end && self.half.until_bytes != u32::MAX {
-            let until = u64::from(self.half.until_bytes);
-            self.settle_to(paths, until);
-            self.decide(until + 1, None);
-        }
-        self.settle_to(paths, end);
-    }
-
-    fn settle_to(&mut self, paths: &mut Paths, end: u64) {
-        paths.push(end.saturating_sub(self.at) as f64, self.half.band);
-        self.at = self.at.max(end);
+/// Where the message stands with the packet.
+fn place(row: &Row) -> Place {
+    Place {
+        bytes: row.bytes_at,
+        packets: f64::from(row.feature(Feature::MessagePackets)),
+        time_us: row.time_ns as f64 / 1e3,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use scheduler_common::features::Feature;
-
     use super::*;
     use crate::dataset::samples;
 

@@ -75,7 +75,7 @@ impl Maps {
                 .check()
                 .map_err(|fault| anyhow!("the bench's table is not sound: {fault:?}"))?;
             let mut slot = Array::<MapData, Table>::create(1, 0)?;
-            slot.set(0, *table, 0)?;
+            slot.set(0, table.as_ref(), 0)?;
             self.model.set(0, &slot, 0)?;
             self.active = Some(forest);
         }
