@@ -105,7 +105,7 @@ fn measure(bench: &mut Bench<'_>, report: &mut Report) -> Result<()> {
             BedKind::Host => Bed::host()?,
             BedKind::Router => Bed::router()?,
         };
-        bed.limit_super_packets(bench.options.gso_max_bytes)?;
+        bed.limit_super_packets(bench.options.gso_max_bytes())?;
         let base = traffic::measure_base(&bed)?;
         bench.progress.say(&format!(
             "bed {}: on the idle link a tiny message takes {:.2} ms, with a handshake {:.2} ms",
@@ -216,7 +216,7 @@ fn setting(options: &Options) -> Result<Setting> {
         run_s: options.run_s(),
         warm_up_s: WARM_UP.as_secs_f64(),
         learning_s: options.learning_s(),
-        gso_max_bytes: options.gso_max_bytes,
+        gso_max_bytes: options.gso_max_bytes(),
         treeline_cuts: options.treeline_cuts,
     })
 }

@@ -58,9 +58,9 @@ pub(crate) struct Options {
     /// Times a disturbed run is repeated before it is taken as it is
     #[arg(long, default_value_t = 2)]
     pub(crate) repeats: u32,
-    /// Largest super-packet on the host bed, bytes
-    #[arg(long, default_value_t = 8_000)]
-    pub(crate) gso_max_bytes: u32,
+    /// Largest super-packet on the host bed, bytes [default: what the rate sends in a third of a millisecond]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1514..=65536))]
+    pub(crate) gso_max_bytes: Option<u32>,
     /// The treeline binary [default: beside this one]
     #[arg(long, value_name = "PATH")]
     pub(crate) treeline: Option<PathBuf>,
@@ -160,6 +160,12 @@ impl Options {
         self.seconds.unwrap_or(if self.quick { 10 } else { 15 })
     }
 
+    /// A packet under way holds up whatever comes, under any scheduler: by as long at every rate.
+    pub(crate) fn gso_max_bytes(&self) -> u32 {
+        let bytes = (self.rate / 8 / 3000).clamp(1514, 65_536);
+        self.gso_max_bytes.unwrap_or(bytes as u32)
+    }
+
     pub(crate) fn learning_s(&self) -> u32 {
         self.learn.unwrap_or(if self.quick { 40 } else { 60 })
     }
@@ -215,6 +221,7 @@ mod tests {
             .filter(|scheme| scheme.is_everywhere())
             .collect();
         assert_eq!(all.schemes(), everywhere);
+        assert_eq!(all.gso_max_bytes(), 8333);
     }
 
     #[test]
