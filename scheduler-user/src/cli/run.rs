@@ -234,7 +234,12 @@ async fn serve(
         meters,
     };
     supervisor::ready(&job.interfaces);
+    let watched = job.options.observe.is_some().then(|| {
+        let needed = job.options.min_samples;
+        observe::Watched::start(args.length, needed, wires.meters.clone(), stop.clone())
+    });
     let ended = agent::run(instance, datapath, model, wires, stop).await;
+    drop(watched);
     supervisor::stopping();
     if job.options.observe.is_some() {
         // What only watches is of no use without an agent.
