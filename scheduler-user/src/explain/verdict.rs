@@ -5,12 +5,12 @@ use scheduler_common::{
     flow::{Half, StoryHalf, half_flags},
 };
 use scheduler_ebpf::verdict;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Thresholds, human_bytes};
 
 /// The band of a message and what made it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Verdict {
     /// The band; 0 is served first.
     pub band: u8,
