@@ -3,6 +3,8 @@
 use std::{
     env,
     fs::{self, File},
+    io::{Read as _, Seek as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
@@ -15,7 +17,7 @@ use bed::{
     wait,
 };
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use scheduler_common::names;
@@ -71,6 +73,38 @@ impl Done {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// As [`Self::of`]; what does not end within `limit` is killed with all that it has started, and has no code.
+    pub(crate) fn within(command: &mut Command, limit: Duration) -> Self {
+        let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let ended = wait::until("the end", limit, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            killpg(group, Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+        }
+        let [stdout, mut stderr] = [&mut stdout, &mut stderr].map(|file| {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        });
+        if let Err(error) = &ended {
+            stderr.push_str(&format!("killed: {error}"));
+        }
+        Self {
+            code: ended.ok().and_then(|status| status.code()),
+            stdout,
+            stderr,
         }
     }
 
