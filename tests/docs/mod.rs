@@ -20,7 +20,7 @@ use self::{
 };
 use crate::support::{
     agent::{Done, binary},
-    missing, privileged,
+    left_out, missing, privileged,
 };
 
 /// A command of cargo's may have to build its program.
@@ -244,7 +244,7 @@ fn a_command_that_does_not_end_is_killed_and_told_of() {
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let Some(root) = root() else {
-        eprintln!("not run: the documents are not here");
+        left_out(format_args!("the documents are not here"));
         return;
     };
     for folder in ["", "docs/"] {
