@@ -150,7 +150,7 @@ fn a_real_run_is_told_of_and_the_page_stands_in_a_real_browser() {
 fn tells_of_a_model(data: &Value, generation: u32) {
     let headline = data["headline"].as_str().unwrap();
     assert!(
-        headline.starts_with("Since ")
+        headline.starts_with("treeline schedules the packets on ")
             && headline.contains("uplink")
             && headline.contains("is in charge"),
         "{headline}"

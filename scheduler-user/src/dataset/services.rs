@@ -246,7 +246,7 @@ mod tests {
         (lone.total_bytes, lone.bytes_at) = (8, 0);
         let service = &services([lone].iter())[0];
         assert!(service.foretold.is_some() && service.told().is_none());
-        // 4096 to come and 1 kB: the same to who serves the first 15 kB at once.
+        // 4096 to come and 1 kB: the same to who does not heed what is foretold of the first 15 kB.
         let small: Vec<Row> = (1..=5)
             .map(|message| {
                 let mut small = foretold(row(1, message, 22, 1000), 13, 4000);
