@@ -131,7 +131,7 @@ fn text(advice: &Advice, interfaces: &[String]) -> String {
             format_rate(*rate_bps)
         ),
         format!(
-            "  {:<18} {:>9} {:>10} {:>10} {:>10} {:>9}",
+            "  {:<18} {:>9}   {:>11} {:>10} {:>10} {:>9}",
             "", "messages", "as it comes", "aging", "learned", "gain"
         ),
     ];
@@ -175,7 +175,7 @@ fn line(name: &str, of: &Comparison, figures: impl Fn(&Replay) -> Figures) -> St
         1.0
     };
     format!(
-        "  {name:<18} {:>9} {fifo:>11.2} {aging:>10.2} {:>10} {gain:>8.2}x",
+        "  {name:<18} {:>9}   {fifo:>11.2} {aging:>10.2} {:>10} {gain:>8.2}x",
         figures(&of.fifo).messages,
         learned.map_or_else(|| "-".to_owned(), |it| format!("{it:.2}"))
     )

@@ -266,7 +266,11 @@ async fn bring_up<'a>(
                     interface,
                     programs = ?origin,
                     state = ?came,
-                    what = "its packets go by bands from now on, or are watched",
+                    what = if wanted.observe {
+                        "its packets are watched from now on, and go as they went"
+                    } else {
+                        "its packets go by bands from now on"
+                    },
                     why = "asked for",
                     undo = instance.command(&format!("down {interface}")),
                     "attached"
