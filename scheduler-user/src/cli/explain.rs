@@ -175,6 +175,9 @@ fn prediction(direction: &Direction) -> String {
             "{} by an earlier model than the one that acts now",
             human_bytes(f64::from(bytes))
         ),
+        (None, _) if direction.verdict.first_bytes => {
+            "none is asked for among the first bytes".to_owned()
+        }
         (None, _) => {
             "none (it comes in, or no model acted at its latest decision point)".to_owned()
         }
