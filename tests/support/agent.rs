@@ -192,7 +192,7 @@ impl<'a> Site<'a> {
         self.start(&[&["run", UPLINK, "--rate", "100mbit"], more].concat())
     }
 
-    /// Starts an agent with these arguments and waits until it has attached.
+    /// Starts an agent with these arguments and waits until it has attached and handed its model to the kernel.
     pub(crate) fn start(&self, arguments: &[&str]) -> Agent {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = File::options().append(true).open(log.path()).unwrap();
@@ -209,10 +209,10 @@ impl<'a> Site<'a> {
             if let Some(status) = agent.child.try_wait()? {
                 panic!("the agent ended: {status}\n{}", agent.log());
             }
-            // Sampling is the last thing that a start switches on.
-            let attached = agent.log().contains("attached");
+            // It is opened behind both; who looks before it may find no model yet.
+            let is_open = agent.log().contains("the control socket is open");
             let serving = self.instance.agent_pid() == Some(agent.child.id());
-            Ok((attached && serving).then_some(()))
+            Ok((is_open && serving).then_some(()))
         })
         .unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
         agent
