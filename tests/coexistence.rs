@@ -14,7 +14,7 @@ use bed::netns::{Bed, SERVER_V4, UPLINK};
 use crate::support::{
     agent::Site,
     guests::{AT_TC, AT_XDP, Guests, WITH_CLASS},
-    privileged,
+    left_out, privileged,
 };
 
 /// A request of 200 bytes and an answer of so many, from the bed's client to its server.
@@ -98,7 +98,7 @@ fn a_tcx_program_of_others_runs_before_or_behind_ours() {
         return;
     }
     if !has_tcx() {
-        eprintln!("not run: this kernel has no TCX");
+        left_out(format_args!("this kernel has no TCX"));
         return;
     }
     a_guest_on_egress(None, "tcx");

@@ -20,6 +20,7 @@ use crate::{
     registry::{by_port, file},
     support::{
         agent::{Agent, Done, Site, binary},
+        json::documented,
         missing, privileged,
     },
 };
@@ -266,10 +267,9 @@ fn a_running_agent_answers_as_it_describes() {
     );
     let reload = ("post", "/v1/reload");
     let reload_now = ["-X", "POST", "http://treeline/v1/reload"];
-    assert_eq!(
-        held.ask(reload, &reload_now, 200)["interfaces"],
-        json!([UPLINK])
-    );
+    let reloaded = held.ask(reload, &reload_now, 200);
+    documented("config reload", &reloaded);
+    assert_eq!(reloaded["interfaces"], json!([UPLINK]));
     fs::write(
         directory.path().join("config.toml"),
         "[interface.uplink]\nrate = \"fast\"\n",
@@ -330,6 +330,13 @@ fn only_who_was_let_in_may_ask_and_the_command_line_asks_for_them() {
     as_stranger(&site, directory.path(), &["train", "--now"])
         .expect(1)
         .says("--socket-group");
+    as_stranger(
+        &site,
+        directory.path(),
+        &["explain", "tcp", "192.0.2.1:1", "192.0.2.2:2"],
+    )
+    .expect(3)
+    .says("root is needed");
     site.call(&["config", "reload"])
         .expect(2)
         .says("start the agent without IFACE");
@@ -350,6 +357,23 @@ fn only_who_was_let_in_may_ask_and_the_command_line_asks_for_them() {
     as_stranger(&site, directory.path(), &["status"])
         .expect(0)
         .says(UPLINK);
+    let (_connection, flow) = connection(&bed);
+    let explain: Vec<&str> = ["explain", "--dev", UPLINK]
+        .into_iter()
+        .chain(flow.split(' '))
+        .collect();
+    let explained = wait::until("the flow", LIMIT, || {
+        let done = as_stranger(&site, directory.path(), &explain);
+        Ok((done.code == Some(0)).then_some(done))
+    });
+    explained.unwrap().says("packets, silent for");
+    as_stranger(
+        &site,
+        directory.path(),
+        &["explain", "tcp", "192.0.2.1:1", "192.0.2.2:2"],
+    )
+    .expect(1)
+    .says("has no entry");
     as_stranger(&site, directory.path(), &["train", "--now"])
         .expect(1)
         .says("too few");
@@ -362,6 +386,10 @@ fn only_who_was_let_in_may_ask_and_the_command_line_asks_for_them() {
     .expect(0)
     .says("model 1 acts")
     .says("rollback --to-aging");
+    // Which one acts is root's to know, and the agent says it.
+    as_stranger(&site, directory.path(), &["model", "list"])
+        .expect(0)
+        .says("* acts now");
     as_stranger(
         &site,
         directory.path(),
@@ -374,7 +402,8 @@ fn only_who_was_let_in_may_ask_and_the_command_line_asks_for_them() {
         .says("model.json as model 1");
     site.call(&["model", "rollback", "9"])
         .expect(6)
-        .says("000009.json");
+        .says("000009.json")
+        .says("there are: 1");
     assert!(agent.end(Signal::SIGTERM).0.success());
     assert!(!site.instance.control_socket().exists());
     for (option, value, told) in [
@@ -482,6 +511,8 @@ fn a_cycle_that_is_asked_for_begins_and_services_are_told_apart() {
 
     let train = ("post", "/v1/train");
     let begun = held.ask(train, &["-X", "POST", "http://treeline/v1/train"], 202);
+    // `treeline train --now` prints what it is answered.
+    documented("train --now", &begun);
     assert!(begun["rows"].as_u64() >= Some(20), "{begun}");
     // Whatever comes of it, the learner says so.
     wait::until("what came of the cycle", LIMIT, || {

@@ -170,6 +170,45 @@ fn an_interface_that_is_up_is_known_as_ours() {
 }
 
 #[test]
+fn with_the_rights_of_the_unit_nothing_fails_and_what_they_leave_unknown_is_said() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    let as_service = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        // A root of these rights alone, as the unit starts it.
+        command
+            .arg("--bounding-set=-all,+bpf,+net_admin,+perfmon")
+            .arg(binary())
+            .args(["--instance", site.instance.name()])
+            .args(arguments);
+        bed.server.enter(|| Ok(Done::of(&mut command))).unwrap()
+    };
+    let report = as_service(&["doctor", UPLINK, "--format", "json"])
+        .expect(0)
+        .json();
+    documented("doctor", &report);
+    assert_eq!(report["verdict"], "warn");
+    for name in ["capabilities", "qdiscs"] {
+        let check = check(&report, name);
+        assert_eq!(check["verdict"], "warn", "{check}");
+        let found = check["found"].as_str().unwrap();
+        assert!(found.contains("CAP_SYS_ADMIN"), "{check}");
+    }
+    assert_eq!(check(&report, "programs")["verdict"], "ok");
+    // And it can work.
+    as_service(&["up", UPLINK, "--rate", "80mbit", "--model", "none"]).expect(0);
+    let view = as_service(&["top", "--once", "--every", "100ms", "--format", "json"]);
+    let view = view.expect(0).json();
+    assert!(view["programs"].is_null(), "{view}");
+    assert_eq!(view["links"][0]["shaped_bps"], 80_000_000);
+    as_service(&["down", UPLINK]).expect(0);
+    site.assert_no_trace();
+}
+
+#[test]
 fn without_rights_the_verdict_is_a_failure_that_says_what_to_do() {
     let mut command = Command::new("setpriv");
     command.args([

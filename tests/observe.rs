@@ -1,18 +1,25 @@
 //! `run --observe` learns and advises, and no packet is another for it.
 
 use std::{
+    io::Read as _,
+    num::NonZeroU16,
     process::Command,
     time::{Duration, Instant},
 };
 
 use bed::netns::{Bed, UPLINK};
 use nix::sys::signal::Signal;
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use scheduler_common::settings::Act;
 use treeline::{advice::Advice, model::Registry};
 
 use crate::{
     learning::play,
-    support::{agent::Site, json::documented, privileged},
+    support::{
+        agent::{Site, binary},
+        json::documented,
+        privileged,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -97,6 +104,7 @@ fn watching_learns_and_advises_and_touches_no_packet_and_no_qdisc() {
     ] {
         assert!(log.contains(word), "{word:?} is missing: {log}");
     }
+    assert!(!log.contains("observing:"), "a bar without a terminal");
     assert_eq!(look(), before);
     site.assert_no_trace();
     let model = Registry::new(site.instance.models()).load(1).unwrap();
@@ -138,4 +146,59 @@ fn watching_an_idle_link_ends_in_time_and_says_that_nothing_was_seen() {
     site.assert_no_trace();
     site.call(&["run", UPLINK, "--observe", "--replace"])
         .expect(2);
+}
+
+#[test]
+fn on_a_terminal_it_shows_how_far_it_is_and_leaves_nothing_of_that() {
+    const COLUMNS: u16 = 120;
+    const LINES: u16 = 40;
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::host().unwrap();
+    let site = Site::new(&bed.server);
+    let mut command = CommandBuilder::new(binary());
+    command.args(["--instance", site.instance.name(), "run", UPLINK]);
+    command.args(["--observe", "--rate", "80mbit", "--for", "3s"]);
+    command.env("TERM", "xterm-256color");
+    let size = PtySize {
+        rows: LINES,
+        cols: COLUMNS,
+        ..PtySize::default()
+    };
+    let (mut child, master) = bed
+        .server
+        .enter(|| {
+            let pair = native_pty_system().openpty(size)?;
+            Ok((pair.slave.spawn_command(command)?, pair.master))
+        })
+        .unwrap();
+    let mut terminal = vt100::Parser::new(
+        NonZeroU16::new(LINES).unwrap(),
+        NonZeroU16::new(COLUMNS).unwrap(),
+        0,
+    );
+    let (mut output, mut shown) = (master.try_clone_reader().unwrap(), String::new());
+    let mut bytes = [0; 4096];
+    // A terminal whose other end is gone gives an error.
+    while let Ok(count @ 1..) = output.read(&mut bytes) {
+        terminal.process(&bytes[..count]);
+        shown.push_str(&terminal.screen().contents());
+    }
+    assert!(child.wait().unwrap().success(), "{shown}");
+    for sign in [
+        "observing: 0 of 500 labelled samples to learn from",
+        " of 3s",
+    ] {
+        assert!(shown.contains(sign), "{sign:?} is missing: {shown}");
+    }
+    let left = terminal.screen().contents();
+    assert!(!left.contains("observing:"), "{left}");
+    // Lines of the log stay whole above it, and what it comes to is the end.
+    assert!(left.contains("INFO attached"), "{left}");
+    assert!(
+        left.contains("observed uplink; too little traffic"),
+        "{left}"
+    );
+    site.assert_no_trace();
 }

@@ -23,6 +23,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 use crate::support::{
     agent::{Site, binary},
+    json::documented,
     privileged,
 };
 
@@ -260,7 +261,7 @@ fn it_shows_real_traffic_obeys_its_keys_and_gives_the_terminal_back() {
         .call(&["top", "--once", "--every", "1s", "--format", "json"])
         .expect(0)
         .json();
-    assert_eq!(view["schema"], 1);
+    documented("top", &view);
     assert_eq!(view["links"][0]["bands"].as_array().unwrap().len(), 8);
     assert!(view["links"][0]["rate_bps"].as_f64() > Some(1e6), "{view}");
     assert!(view["services"].is_object(), "{view}");

@@ -1,6 +1,6 @@
 //! What is shown of models and decisions: by the command line and over the control socket alike.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use crate::{
 pub const SCHEMA: u32 = 1;
 
 /// The models of the registry, the newest last.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Listing {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -30,7 +30,7 @@ pub struct Listing {
 }
 
 /// A file of the registry that can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Damaged {
     /// The file.
     pub file: String,
@@ -215,10 +215,7 @@ pub fn named(instance: &Instance, which: Option<&str>) -> Result<Option<Model>, 
         }
         return Ok(registry.latest_valid()?.0);
     };
-    Ok(Some(match which.parse::<u32>() {
-        Ok(generation) => registry.load(generation)?,
-        Err(_not_a_number) => Registry::load_file(Path::new(which))?,
-    }))
+    registry.load_named(which).map(Some)
 }
 
 /// Generation that acts, as far as this user may know.

@@ -10,6 +10,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use self::{
@@ -19,8 +20,11 @@ use self::{
 };
 use crate::support::{
     agent::{Done, binary},
-    missing, privileged,
+    left_out, missing, privileged,
 };
+
+/// A command of cargo's may have to build its program.
+const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 /// The tree that this test was built from; `None` where only its binary is, as in a virtual machine.
 fn root() -> Option<PathBuf> {
@@ -89,7 +93,7 @@ fn cargo(root: &Path, words: &str) -> Result<(), String> {
 
 /// Words are read in order, so those before `--help` have to be right.
 fn accepts(command: &mut Command) -> Result<(), String> {
-    let done = Done::of(command);
+    let done = Done::within(command, BUILD_LIMIT);
     (done.code == Some(0)).then_some(()).ok_or(done.stderr)
 }
 
@@ -223,11 +227,24 @@ fn every_command_of_the_documents_works() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+#[test]
+fn a_command_that_does_not_end_is_killed_and_told_of() {
+    let mut endless = Command::new("sh");
+    endless.args(["-c", "sleep 1000 & sleep 1000"]);
+    let done = Done::within(&mut endless, Duration::from_millis(300));
+    assert_eq!(done.code, None);
+    assert!(done.stderr.contains("did not happen within"), "{done:?}");
+    let mut ends = Command::new("sh");
+    ends.args(["-c", "echo out; echo err >&2; exit 3"]);
+    let done = Done::within(&mut ends, BUILD_LIMIT).expect(3);
+    assert_eq!((&*done.stdout, &*done.stderr), ("out\n", "err\n"));
+}
+
 /// `[text](target)`: files that are named must be there; and every document is one that is looked at.
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let Some(root) = root() else {
-        eprintln!("not run: the documents are not here");
+        left_out(format_args!("the documents are not here"));
         return;
     };
     for folder in ["", "docs/"] {

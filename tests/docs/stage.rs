@@ -26,6 +26,7 @@ use crate::support::{
 
 /// Interfaces that documents name; `eth0` leads to somebody who answers.
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "wan0", "lan0"];
+/// For each command: one that waits for somebody at a terminal must not hold up the others for ever.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// The stage of one document.
@@ -253,7 +254,9 @@ impl Stage {
 
     fn call(&self, command: &str) -> Done {
         let mut shell = self.shell(command);
-        self.near.enter(|| Ok(Done::of(&mut shell))).unwrap()
+        self.near
+            .enter(|| Ok(Done::within(&mut shell, LIMIT)))
+            .unwrap()
     }
 
     fn start(&mut self, command: &str, sign: &str) -> Result<(), String> {

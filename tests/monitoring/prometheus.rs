@@ -12,6 +12,7 @@ use bed::{netns::Namespace, wait};
 use serde_json::Value;
 
 use super::{contrib, get};
+use crate::support::left_out;
 
 const PORT: u16 = 9090;
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -28,7 +29,9 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .chain(env::split_paths(&path).map(|folder| folder.join(name)))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("not run: `{name}` is missing: `cargo xtask setup` unpacks it");
+        left_out(format_args!(
+            "`{name}` is missing: `cargo xtask setup` unpacks it"
+        ));
     }
     found
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bed::wait;
 
-use crate::support::{agent::Done, privileged};
+use crate::support::{agent::Done, left_out, privileged};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/package/throwaway.sh");
@@ -21,7 +21,9 @@ pub(super) fn package() -> Option<PathBuf> {
     let path = env::var_os("TREELINE_PACKAGE").map(PathBuf::from);
     match &path {
         Some(path) => assert!(path.exists(), "no package was made at {}", path.display()),
-        None => eprintln!("not run: no package was made; `cargo xtask test` makes it"),
+        None => left_out(format_args!(
+            "no package was made; `cargo xtask test` makes it"
+        )),
     }
     path
 }
@@ -43,7 +45,7 @@ impl Throwaway {
     /// With systemd at work.
     pub(super) fn booted() -> Option<Self> {
         if !fs::exists(SYSTEMD).unwrap() {
-            eprintln!("not run: there is no systemd here");
+            left_out(format_args!("there is no systemd here"));
             return None;
         }
         let words = [
@@ -73,7 +75,7 @@ impl Throwaway {
                 .lines()
                 .any(|line| line.ends_with(&format!("\t{name}")))
         }) {
-            eprintln!("not run: this kernel has no overlayfs or no cgroup2");
+            left_out(format_args!("this kernel has no overlayfs or no cgroup2"));
             return None;
         }
         let package = package()?;

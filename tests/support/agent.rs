@@ -3,6 +3,8 @@
 use std::{
     env,
     fs::{self, File},
+    io::{Read as _, Seek as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
@@ -15,7 +17,7 @@ use bed::{
     wait,
 };
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use scheduler_common::names;
@@ -71,6 +73,38 @@ impl Done {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// As [`Self::of`]; what does not end within `limit` is killed with all that it has started, and has no code.
+    pub(crate) fn within(command: &mut Command, limit: Duration) -> Self {
+        let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let ended = wait::until("the end", limit, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            killpg(group, Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+        }
+        let [stdout, mut stderr] = [&mut stdout, &mut stderr].map(|file| {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        });
+        if let Err(error) = &ended {
+            stderr.push_str(&format!("killed: {error}"));
+        }
+        Self {
+            code: ended.ok().and_then(|status| status.code()),
+            stdout,
+            stderr,
         }
     }
 
@@ -158,7 +192,7 @@ impl<'a> Site<'a> {
         self.start(&[&["run", UPLINK, "--rate", "100mbit"], more].concat())
     }
 
-    /// Starts an agent with these arguments and waits until it has attached.
+    /// Starts an agent with these arguments and waits until it has attached and handed its model to the kernel.
     pub(crate) fn start(&self, arguments: &[&str]) -> Agent {
         let log = tempfile::NamedTempFile::new().unwrap();
         let output = File::options().append(true).open(log.path()).unwrap();
@@ -175,10 +209,10 @@ impl<'a> Site<'a> {
             if let Some(status) = agent.child.try_wait()? {
                 panic!("the agent ended: {status}\n{}", agent.log());
             }
-            // Sampling is the last thing that a start switches on.
-            let attached = agent.log().contains("attached");
+            // It is opened behind both; who looks before it may find no model yet.
+            let is_open = agent.log().contains("the control socket is open");
             let serving = self.instance.agent_pid() == Some(agent.child.id());
-            Ok((attached && serving).then_some(()))
+            Ok((is_open && serving).then_some(()))
         })
         .unwrap_or_else(|error| panic!("{error}\n{}", agent.log()));
         agent

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use bed::netns::Namespace;
 
-use super::tunnel;
+use super::{left_out, tunnel};
 
 /// A card's name in the namespace that it is put into.
 pub(crate) const CARD: &str = "card0";
@@ -144,7 +144,9 @@ impl Cable {
 fn named(variable: &str) -> Option<String> {
     let named = env::var(variable).ok();
     if named.is_none() {
-        eprintln!("not run: this machine has no network cards for tests ({variable})");
+        left_out(format_args!(
+            "this machine has no network cards for tests ({variable})"
+        ));
     }
     named
 }

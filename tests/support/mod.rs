@@ -18,7 +18,8 @@ pub(crate) mod tunnel;
 use std::{
     env,
     fmt::Display,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     ops::Deref,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -37,9 +38,21 @@ pub(crate) fn privileged() -> bool {
             env::var_os("TREELINE_REQUIRE_ROOT").is_none_or(|value| value != "1"),
             "{why}"
         );
-        eprintln!("not run: {why}");
+        left_out(why);
     }
     root
+}
+
+/// Says that a test, or a part of one, is left out: to who watches, and to `cargo xtask test`, which tells of all at its end.
+pub(crate) fn left_out(why: impl Display) {
+    eprintln!("not run: {why}");
+    if let Some(path) = env::var_os("TREELINE_LEFT_OUT") {
+        let file = File::options().create(true).append(true).open(path);
+        // One write a line: other tests append to it at the same time.
+        file.unwrap()
+            .write_all(format!("{why}\n").as_bytes())
+            .unwrap();
+    }
 }
 
 /// Says why a test can't run; fails it where the machine is known to have that kernel module.
@@ -49,7 +62,7 @@ pub(crate) fn missing(module: &str, why: impl Display) {
         present.split(',').all(|name| name != module),
         "module {module} is here, and yet {why}"
     );
-    eprintln!("not run: {why}");
+    left_out(why);
 }
 
 /// Settings under which every decision leaves a sample.

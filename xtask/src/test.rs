@@ -1,13 +1,15 @@
 //! Everything a change must pass, with the time of each stage.
 
 use std::{
+    collections::BTreeMap,
     env,
     fmt::{self, Display, Formatter},
+    fs,
     process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::{
@@ -18,6 +20,9 @@ use crate::{
     package, setup,
     vm::{self, Series},
 };
+
+/// The file to which tests write what they leave out, for libtest shows nothing of a test that has passed.
+const LEFT_OUT: &str = "TREELINE_LEFT_OUT";
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -66,8 +71,18 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             test.env("TREELINE_PACKAGE", machine.target.join(package::FOR_TESTS));
         }
     }
+    let left_out = machine.scratch().join("left-out");
+    if left_out.exists() {
+        fs::remove_file(&left_out)
+            .with_context(|| format!("cannot remove {}", left_out.display()))?;
+    }
+    test.env(LEFT_OUT, &left_out);
     stages.push(Stage::new("test", test));
     let report = Report::of(stages)?;
+    // No test leaves anything out where there is no such file.
+    for line in summed(&fs::read_to_string(&left_out).unwrap_or_default()) {
+        console::say(format_args!("test: left out: {line}"));
+    }
     console::say(format_args!(
         "test: {report}, {} in all",
         Spoken(started.elapsed())
@@ -81,6 +96,19 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Each line once, with how often it was there: what tests have left out, and why.
+fn summed(text: &str) -> Vec<String> {
+    let mut counts = BTreeMap::<&str, u32>::new();
+    for line in text.lines() {
+        *counts.entry(line).or_default() += 1;
+    }
+    let told = counts.into_iter().map(|(line, count)| match count {
+        1 => line.to_owned(),
+        _ => format!("{line} ({count} times)"),
+    });
+    told.collect()
 }
 
 fn tests(machine: &Machine, filters: &[String]) -> Command {
@@ -168,6 +196,13 @@ mod tests {
             "{text}"
         );
         assert!(!report.passed());
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_once_with_its_count() {
+        let told = summed("no browser\nno card\nno browser\n");
+        assert_eq!(told, ["no browser (2 times)", "no card"]);
+        assert!(summed("").is_empty());
     }
 
     #[test]

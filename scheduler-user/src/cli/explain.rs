@@ -1,10 +1,12 @@
 //! `treeline explain`.
 
+use anyhow::bail;
 use clap::Args;
 use scheduler_common::features::Feature;
 
-use super::{Format, print, print_json};
+use super::{Format, print, print_json, runtime};
 use crate::{
+    control::client::{Client, ClientError, in_query},
     explain::{Direction, Explanation, FlowSpec, Question, Source, TreePath, Walk, explain, given},
     instance::Instance,
     model::{
@@ -36,14 +38,50 @@ pub(super) fn run(instance: &Instance, format: Format, args: &ExplainArgs) -> an
         interface: args.dev.clone(),
         given: args.features.clone(),
     };
-    super::exit::require_root()?;
-    let explanation = explain(instance, &question)?;
+    let explanation = match super::exit::require_root() {
+        Ok(()) => explain(instance, &question)?,
+        // The table is root's; the agent reads it for whom it lets in.
+        Err(needs_root) => runtime()?
+            .block_on(told_by_agent(instance, args))?
+            .ok_or(needs_root)?,
+    };
     match format {
         Format::Json => print_json(&explanation),
         Format::Text => {
             print(&text(&explanation));
             Ok(())
         }
+    }
+}
+
+/// What the agent says; `None` where nobody answers this user.
+async fn told_by_agent(
+    instance: &Instance,
+    args: &ExplainArgs,
+) -> anyhow::Result<Option<Explanation>> {
+    let ExplainArgs {
+        flow,
+        dev,
+        features,
+    } = args;
+    let Some(agent) = Client::connect(instance).await else {
+        return Ok(None);
+    };
+    let mut path = format!("/v1/explain?flow={}", in_query(&flow.join(" ")));
+    if let Some(dev) = dev {
+        path.push_str(&format!("&dev={}", in_query(dev)));
+    }
+    let given: Vec<String> = features
+        .iter()
+        .map(|(feature, value)| format!("{}={value}", feature.name()))
+        .collect();
+    if !given.is_empty() {
+        path.push_str(&format!("&features={}", in_query(&given.join(","))));
+    }
+    match agent.get(&path).await {
+        // That it knows no such flow is no matter of a model, as which it would end.
+        Err(ClientError::Refused(problem)) => bail!(problem.detail),
+        answer => Ok(Some(answer?)),
     }
 }
 
@@ -137,6 +175,9 @@ fn prediction(direction: &Direction) -> String {
             "{} by an earlier model than the one that acts now",
             human_bytes(f64::from(bytes))
         ),
+        (None, _) if direction.verdict.first_bytes => {
+            "none is asked for among the first bytes".to_owned()
+        }
         (None, _) => {
             "none (it comes in, or no model acted at its latest decision point)".to_owned()
         }

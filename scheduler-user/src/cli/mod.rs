@@ -41,6 +41,7 @@ use self::{
 };
 use crate::{
     acts::Acts,
+    config::nearest,
     control::{self, Group, Mode, client::Client},
     datapath::{EgressChoice, Order},
     ingress::Ingress,
@@ -417,10 +418,14 @@ fn parse_one_in(text: &str) -> Result<u32, String> {
 }
 
 fn parse_model(text: &str) -> Result<ModelChoice, String> {
-    Ok(match text {
-        "latest" => ModelChoice::Latest,
-        "none" => ModelChoice::None,
-        path => ModelChoice::File(path.into()),
+    let meant = nearest(text, ["latest", "none"].into_iter());
+    Ok(match (text, meant) {
+        ("latest", _) => ModelChoice::Latest,
+        ("none", _) => ModelChoice::None,
+        (path, Some(meant)) if !std::path::Path::new(path).exists() => {
+            return Err(format!("there is no such file; did you mean `{meant}`?"));
+        }
+        (path, _) => ModelChoice::File(path.into()),
     })
 }
 
@@ -542,6 +547,35 @@ mod tests {
     }
 
     #[test]
+    fn the_json_of_every_verb_is_described() {
+        const PAGE: &str = include_str!("../../../docs/json.md");
+        /// They print no result of their own.
+        const WITHOUT: [&str; 2] = ["help", "completions"];
+        fn check(command: &clap::Command, path: &str) {
+            let shown =
+                |verb: &&clap::Command| !verb.is_hide_set() && !WITHOUT.contains(&verb.get_name());
+            for verb in command.get_subcommands().filter(shown) {
+                let path = format!("{path} {}", verb.get_name());
+                if verb.has_subcommands() {
+                    check(verb, &path);
+                    continue;
+                }
+                let headed = PAGE.lines().any(|line| {
+                    let rest = line
+                        .strip_prefix("## ")
+                        .and_then(|it| it.strip_prefix(&path));
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" --"))
+                });
+                assert!(
+                    headed || PAGE.contains(&format!("`{path}` prints the same")),
+                    "docs/json.md has no section on {path}"
+                );
+            }
+        }
+        check(&Cli::command(), "treeline");
+    }
+
+    #[test]
     fn wrong_values_say_what_is_right() {
         let refused = |args: &[&str]| {
             let all = ["treeline"].iter().chain(args);
@@ -563,5 +597,6 @@ mod tests {
         assert!(up(&["--police", "9=1mbit"]).contains("0 to 7"));
         assert!(up(&["--ingress-rate", "1mbit", "--metadata"]).contains("cannot be used with"));
         assert!(refused(&["statsu"]).contains("status"));
+        assert!(up(&["--model", "lastest"]).contains("did you mean `latest`?"));
     }
 }

@@ -1,15 +1,68 @@
-//! What `run --observe` has to say at its end.
+//! What `run --observe` shows while it learns, and has to say at its end.
 
+use std::time::Duration;
+
+use indicatif::ProgressBar;
 use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::{Format, print, print_json};
+use super::{Format, print, print_json, progress};
 use crate::{
     advice::{Advice, Comparison, SCHEMA},
     instance::Instance,
+    metrics::Meters,
     model::human_bytes,
     qdisc::format_rate,
     simulate::{CLASS_BOUNDS_BYTES, Figures, Replay},
 };
+
+/// How often it says how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How far the watching is, on a terminal, until dropped.
+pub(super) struct Watched {
+    clock: ProgressBar,
+    task: JoinHandle<()>,
+}
+
+impl Watched {
+    pub(super) fn start(
+        length: Option<Duration>,
+        needed: usize,
+        meters: Meters,
+        stop: CancellationToken,
+    ) -> Self {
+        let clock = progress::clock("observing", length);
+        let shown = clock.clone();
+        let task = tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                shown.set_message(how_far(meters.held(), needed));
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+            }
+            shown.set_message("judging what was seen");
+        });
+        Self { clock, task }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.clock.finish_and_clear();
+    }
+}
+
+fn how_far(rows: u64, needed: usize) -> String {
+    if rows < needed as u64 {
+        format!("observing: {rows} of {needed} labelled samples to learn from")
+    } else {
+        format!("observing: learning from {rows} labelled samples")
+    }
+}
 
 /// The figures of one class of size.
 type OfClass = fn(&Replay) -> Figures;
@@ -78,7 +131,7 @@ fn text(advice: &Advice, interfaces: &[String]) -> String {
             format_rate(*rate_bps)
         ),
         format!(
-            "  {:<18} {:>9} {:>10} {:>10} {:>10} {:>9}",
+            "  {:<18} {:>9}   {:>11} {:>10} {:>10} {:>9}",
             "", "messages", "as it comes", "aging", "learned", "gain"
         ),
     ];
@@ -122,7 +175,7 @@ fn line(name: &str, of: &Comparison, figures: impl Fn(&Replay) -> Figures) -> St
         1.0
     };
     format!(
-        "  {name:<18} {:>9} {fifo:>11.2} {aging:>10.2} {:>10} {gain:>8.2}x",
+        "  {name:<18} {:>9}   {fifo:>11.2} {aging:>10.2} {:>10} {gain:>8.2}x",
         figures(&of.fifo).messages,
         learned.map_or_else(|| "-".to_owned(), |it| format!("{it:.2}"))
     )

@@ -234,7 +234,12 @@ async fn serve(
         meters,
     };
     supervisor::ready(&job.interfaces);
+    let watched = job.options.observe.is_some().then(|| {
+        let needed = job.options.min_samples;
+        observe::Watched::start(args.length, needed, wires.meters.clone(), stop.clone())
+    });
     let ended = agent::run(instance, datapath, model, wires, stop).await;
+    drop(watched);
     supervisor::stopping();
     if job.options.observe.is_some() {
         // What only watches is of no use without an agent.
@@ -261,7 +266,11 @@ async fn bring_up<'a>(
                     interface,
                     programs = ?origin,
                     state = ?came,
-                    what = "its packets go by bands from now on, or are watched",
+                    what = if wanted.observe {
+                        "its packets are watched from now on, and go as they went"
+                    } else {
+                        "its packets go by bands from now on"
+                    },
                     why = "asked for",
                     undo = instance.command(&format!("down {interface}")),
                     "attached"

@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::{Format, print, print_json, progress};
 use crate::{
+    config::nearest,
     control::Training,
     dataset::{Row, store},
     instance::Instance,
@@ -183,8 +184,10 @@ pub(super) fn train(instance: &Instance, format: Format, args: &TrainArgs) -> an
 fn named(name: &str) -> anyhow::Result<Box<dyn Trainer>> {
     training::trainer(name).with_context(|| {
         let names: Vec<&str> = TRAINERS.iter().map(|of| of.name).collect();
+        let meant = nearest(name, names.iter().copied())
+            .map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
         format!(
-            "there is no trainer {name:?}; there are: {}",
+            "there is no trainer {name:?}{meant}; there are: {}",
             names.join(", ")
         )
     })
@@ -353,6 +356,15 @@ mod tests {
         assert_eq!(model.trainer, "tree");
         let first = &SearchPlan::default().candidates[0];
         assert!(model.summary().depth <= u32::from(first.parameters.splits));
+    }
+
+    #[test]
+    fn a_trainer_that_is_nearly_one_says_which_was_meant() {
+        let told = |name| named(name).err().map(|error| error.to_string());
+        assert!(told("tere").unwrap().contains("did you mean tree?"));
+        assert!(told("boost").unwrap().contains("did you mean boosted?"));
+        assert!(!told("xyz").unwrap().contains("mean"));
+        assert_eq!(told("forest"), None);
     }
 
     #[test]

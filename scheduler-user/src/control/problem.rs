@@ -138,6 +138,7 @@ rejections!(BytesRejection, JsonRejection, PathRejection, QueryRejection);
 impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Self {
         let kind = match &error {
+            LoadError::NoSuch { .. } | LoadError::NoSuchName { .. } => Kind::NotFound,
             LoadError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Kind::NotFound
             }

@@ -131,7 +131,7 @@ async fn every_error_says_what_to_do() {
         ("get", "/v2/status", "", 404, "/v1/openapi.json"),
         ("delete", "/v1/status", "", 405, "DELETE"),
         ("get", "/v1/models/first", "", 400, "openapi.json"),
-        ("get", "/v1/models/7", "", 404, "check that it exists"),
+        ("get", "/v1/models/7", "", 404, "there are none yet"),
         (
             "get",
             "/v1/models/acting",

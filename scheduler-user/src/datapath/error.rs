@@ -8,9 +8,10 @@ use aya::{
     pin::PinError,
     programs::{ProgramError, links::LinkError, tc::TcError},
 };
+use nix::errno::Errno;
 use scheduler_common::{ABI_VERSION, tree::TableError};
 
-use crate::instance::InstanceError;
+use crate::instance::{BPFFS, InstanceError};
 
 /// Why the kernel programs could not be loaded, reached or changed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,14 @@ pub enum DatapathError {
     /// The instance's files.
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    /// The file system for pins is not mounted, and can't be by this process.
+    #[error(
+        "cannot mount bpffs on {BPFFS}, which takes CAP_SYS_ADMIN: have root do it once by `mount -t bpf bpf {BPFFS}`"
+    )]
+    NoBpffs {
+        /// Why not.
+        source: Errno,
+    },
     /// A file operation failed.
     #[error("cannot {op} {}", path.display())]
     Io {

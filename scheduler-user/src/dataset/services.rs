@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use scheduler_common::features::Feature;
+use scheduler_common::{features::Feature, tree::TARGET_FLOOR_BYTES};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +13,8 @@ use crate::model::bytes_to_come;
 pub const SCHEMA: u32 = 1;
 /// From here up a port is most likely a client's own: such services are shown as one.
 const FIRST_EPHEMERAL_PORT: u32 = 32_768;
+/// Messages that must have been foretold before it is shown how well: a median of one is that one's luck.
+const COMPARED: u64 = 5;
 /// Services that are listed; a scan of ports would be thousands.
 const LISTED: usize = 100;
 
@@ -66,8 +68,18 @@ pub struct Foretold {
     pub predicted_median_bytes: u64,
     /// Median of the real sizes.
     pub real_median_bytes: u64,
-    /// Half of the predictions are off by no more than this factor, up or down.
+    /// Half of the predictions are off by no more than this factor, up or down; 4096 bytes are added to both sides, as in what
+    /// the model learns: below that nothing is told apart.
     pub median_factor: f64,
+}
+
+impl Service {
+    /// How well its messages were foretold, if there are enough to tell.
+    pub fn told(&self) -> Option<&Foretold> {
+        self.foretold
+            .as_ref()
+            .filter(|foretold| foretold.messages >= COMPARED)
+    }
 }
 
 /// What is known of one message.
@@ -138,7 +150,9 @@ impl Foretold {
         let mut factors: Vec<f64> = pairs
             .iter()
             .map(|(predicted, real)| {
-                let ratio = (*predicted).max(1) as f64 / (*real).max(1) as f64;
+                let [predicted, real] =
+                    [predicted, real].map(|bytes| (bytes + u64::from(TARGET_FLOOR_BYTES)) as f64);
+                let ratio = predicted / real;
                 ratio.max(ratio.recip())
             })
             .collect();
@@ -223,6 +237,30 @@ mod tests {
         assert_eq!(told.predicted_median_bytes, told.real_median_bytes);
         assert!((told.median_factor - 1.0).abs() < 1e-9, "{told:?}");
         assert_eq!(services[1].foretold, None);
+    }
+
+    #[test]
+    fn few_messages_tell_nothing_and_small_ones_are_not_told_apart() {
+        // One router solicitation of 8 bytes, of a protocol that no model has learned of.
+        let mut lone = foretold(row(1, 1, 0, 1008), 20, 4000);
+        (lone.total_bytes, lone.bytes_at) = (8, 0);
+        let service = &services([lone].iter())[0];
+        assert!(service.foretold.is_some() && service.told().is_none());
+        // 4096 to come and 1 kB: the same to who does not heed what is foretold of the first 15 kB.
+        let small: Vec<Row> = (1..=5)
+            .map(|message| {
+                let mut small = foretold(row(1, message, 22, 1000), 13, 4000);
+                small.bytes_at = 0;
+                small
+            })
+            .collect();
+        let service = &services(small.iter())[0];
+        let told = service.told().unwrap();
+        assert_eq!((told.messages, told.real_median_bytes), (5, 1000));
+        assert!(
+            (told.median_factor - 8192.0 / 5096.0).abs() < 1e-9,
+            "{told:?}"
+        );
     }
 
     #[test]

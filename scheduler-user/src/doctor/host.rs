@@ -14,7 +14,7 @@ use super::Check;
 use crate::{
     datapath::{self, Trial},
     instance::{BPFFS, Instance},
-    qdisc::{self, Ability},
+    qdisc::{self, Ability, QdiscError},
 };
 
 /// The oldest kernel that the programs are tested on.
@@ -25,19 +25,26 @@ const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// A clock that takes longer is not read by one instruction but asked over a bus.
 const DEAR_CLOCK: Duration = Duration::from_nanos(200);
-/// What loading programs, pinning them and setting qdiscs takes, and what each is for.
-const NEEDED: [(Capability, &str); 4] = [
+/// What loading programs, pinning them and setting qdiscs takes, and what each is for; the unit has these and no other.
+const NEEDED: [(Capability, &str); 3] = [
     (Capability::CAP_BPF, "load programs"),
     (Capability::CAP_NET_ADMIN, "attach them and set qdiscs"),
     (Capability::CAP_PERFMON, "let them read sockets"),
-    (Capability::CAP_SYS_ADMIN, "find programs by their number"),
 ];
+/// What only looking, and the mount that systemd makes at boot, take besides.
+const WISHED: Capability = Capability::CAP_SYS_ADMIN;
+const AS_ROOT: &str = "run as root: `sudo treeline doctor`";
 
 pub(super) fn checks(instance: &Instance) -> Vec<Check> {
-    let missing = missing_rights();
-    let mut checks = vec![kernel(), rights(&missing), types(), bpffs()];
+    let (missing, may_mount) = (missing_rights(), has(WISHED));
+    let mut checks = vec![
+        kernel(),
+        rights(&missing, may_mount),
+        types(),
+        bpffs(may_mount),
+    ];
     checks.extend(programs(datapath::trial(), &missing));
-    checks.extend(qdiscs(qdisc::ability().map_err(|error| error.to_string())));
+    checks.extend(qdiscs(qdisc::ability()));
     checks.push(clock());
     checks.push(agent(instance));
     checks
@@ -66,26 +73,36 @@ fn kernel() -> Check {
     }
 }
 
+fn has(right: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, right).unwrap_or(false)
+}
+
 fn missing_rights() -> Vec<(Capability, &'static str)> {
-    let lacks = |(right, _): &&(Capability, &str)| {
-        !caps::has_cap(None, CapSet::Effective, *right).unwrap_or(false)
-    };
+    let lacks = |(right, _): &&(Capability, &str)| !has(*right);
     NEEDED.iter().filter(lacks).copied().collect()
 }
 
-fn rights(missing: &[(Capability, &str)]) -> Check {
-    if missing.is_empty() {
-        return Check::ok("capabilities", "all that are needed");
-    }
+fn rights(missing: &[(Capability, &str)], has_wished: bool) -> Check {
     let lacking: Vec<String> = missing
         .iter()
         .map(|(right, purpose)| format!("{right} (to {purpose})"))
         .collect();
-    Check::fail(
-        "capabilities",
-        format!("without {}", lacking.join(", ")),
-        "run as root: `sudo treeline doctor`",
-    )
+    match (lacking.as_slice(), has_wished) {
+        ([], true) => Check::ok("capabilities", "all that are needed"),
+        ([], false) => Check::warn(
+            "capabilities",
+            format!(
+                "those that scheduling needs; without {WISHED} qdiscs can't be tried nor programs of others be named here, \
+                 `treeline top` does not measure costs, and bpffs must be mounted already"
+            ),
+            AS_ROOT,
+        ),
+        (lacking, _) => Check::fail(
+            "capabilities",
+            format!("without {}", lacking.join(", ")),
+            AS_ROOT,
+        ),
+    }
 }
 
 fn types() -> Check {
@@ -100,15 +117,20 @@ fn types() -> Check {
     }
 }
 
-fn bpffs() -> Check {
+fn bpffs(may_mount: bool) -> Check {
     match statfs::statfs(BPFFS) {
         Ok(stat) if stat.filesystem_type() == statfs::BPF_FS_MAGIC => {
             Check::ok("bpffs", format!("mounted on {BPFFS}"))
         }
-        Ok(_) => Check::warn(
+        Ok(_) if may_mount => Check::warn(
             "bpffs",
             format!("nothing is mounted on {BPFFS}; `treeline up` mounts it"),
             format!("mount -t bpf bpf {BPFFS}"),
+        ),
+        Ok(_) => Check::fail(
+            "bpffs",
+            format!("nothing is mounted on {BPFFS}, and to mount it takes {WISHED}"),
+            format!("as root: mount -t bpf bpf {BPFFS}"),
         ),
         Err(errno) => Check::fail(
             "bpffs",
@@ -130,9 +152,8 @@ fn programs(
     } = match trial {
         Ok(trial) => trial,
         Err(_) if !missing.is_empty() => {
-            let remedy = "run as root: `sudo treeline doctor`";
             let found = "could not be tried without the capabilities";
-            return vec![Check::fail("programs", found, remedy)];
+            return vec![Check::fail("programs", found, AS_ROOT)];
         }
         Err(error) => {
             let causes = causes(&error);
@@ -181,20 +202,21 @@ fn causes(error: &dyn std::error::Error) -> String {
     }
 }
 
-fn qdiscs(ability: Result<Ability, String>) -> Vec<Check> {
+fn qdiscs(ability: Result<Ability, QdiscError>) -> Vec<Check> {
     let Ability {
         kinds,
         clsact,
         no_downlink,
     } = match ability {
         Ok(ability) => ability,
-        Err(why) => {
-            let remedy = "run as root: `sudo treeline doctor`";
-            return vec![Check::fail(
-                "qdiscs",
-                format!("could not be tried: {why}"),
-                remedy,
-            )];
+        // Nothing is wrong, only not known.
+        Err(QdiscError::NoPermission { .. }) => {
+            let found = format!("not tried: the network namespace for it takes {WISHED}");
+            return vec![Check::warn("qdiscs", found, AS_ROOT)];
+        }
+        Err(error) => {
+            let found = format!("could not be tried: {}", causes(&error));
+            return vec![Check::fail("qdiscs", found, AS_ROOT)];
         }
     };
     let have = kinds.join(", ");
@@ -305,19 +327,40 @@ mod tests {
         assert_eq!(verdicts(ability(&["htb"], false)), [warn; 3]);
         let without = &qdiscs(Ok(ability(&["prio"], true)))[0];
         assert!(without.remedy.as_ref().unwrap().contains("sch_htb"));
-        let untried = qdiscs(Err("no".to_owned()));
-        assert_eq!(untried[0].verdict, Verdict::Fail);
+        let refused = qdiscs(Err(QdiscError::NoPermission { op: "try" }));
+        assert_eq!(refused[0].verdict, Verdict::Warn);
+        let op = "try";
+        let source = io::Error::other("no");
+        let broken = qdiscs(Err(QdiscError::Netlink { op, source }));
+        assert_eq!(broken[0].verdict, Verdict::Fail);
     }
 
     #[test]
     fn missing_rights_are_named_with_what_they_are_for() {
-        assert_eq!(rights(&[]).verdict, Verdict::Ok);
-        let check = rights(&NEEDED[..1]);
+        assert_eq!(rights(&[], true).verdict, Verdict::Ok);
+        let check = rights(&NEEDED[..1], false);
         assert_eq!(check.verdict, Verdict::Fail);
+        let as_service = rights(&[], false);
+        assert_eq!(as_service.verdict, Verdict::Warn);
+        assert!(as_service.found.contains("CAP_SYS_ADMIN"), "{as_service:?}");
         assert!(
             check.found.contains("CAP_BPF (to load programs)"),
             "{check:?}"
         );
+    }
+
+    #[test]
+    fn the_unit_has_the_rights_that_are_needed_and_no_other() {
+        let unit = include_str!("../../../contrib/treeline.service");
+        let lines = unit.lines();
+        let [bounding] = lines
+            .filter_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("the unit bounds its capabilities once");
+        };
+        let given: Vec<&str> = bounding.split(' ').collect();
+        assert_eq!(given, NEEDED.map(|(right, _)| right.to_string()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
 use nix::net::if_::{InterfaceFlags, if_nameindex};
 use scheduler_common::names;
 
@@ -233,16 +233,20 @@ fn speed_mbit(name: &str) -> Option<u64> {
 /// Programs of others on the same hooks: they go on, and the order may matter.
 async fn others(name: &str, ifindex: u32) -> Check {
     let mut found = Vec::new();
+    let mut are_hidden = false;
     let is_ours = |name: &str| name.starts_with(names::EGRESS) || names::EGRESS.starts_with(name);
     for (side, attach) in [
         ("egress", TcAttachType::Egress),
         ("ingress", TcAttachType::Ingress),
     ] {
-        // Before kernel 6.6 there is no TCX to ask.
-        if let Ok((_revision, programs)) = SchedClassifier::query_tcx(name, attach) {
-            let tell = |info: &ProgramInfo| info.name_as_str().unwrap_or("?").to_owned();
-            let foreign = programs.iter().map(tell).filter(|name| !is_ours(name));
-            found.extend(foreign.map(|name| format!("{name} (TCX {side})")));
+        match SchedClassifier::query_tcx(name, attach) {
+            Ok((_revision, programs)) => {
+                let tell = |info: &ProgramInfo| info.name_as_str().unwrap_or("?").to_owned();
+                let foreign = programs.iter().map(tell).filter(|name| !is_ours(name));
+                found.extend(foreign.map(|name| format!("{name} (TCX {side})")));
+            }
+            // Their numbers are told to everybody who may attach, what is behind them is not.
+            Err(error) => are_hidden |= is_refused(&error),
         }
     }
     if let Ok([ingress, egress]) = qdisc::filters(ifindex).await {
@@ -250,6 +254,13 @@ async fn others(name: &str, ifindex: u32) -> Check {
             let foreign = filters.into_iter().filter(|name| !is_ours(name));
             found.extend(foreign.map(|name| format!("{name} (clsact {side})")));
         }
+    }
+    if are_hidden {
+        return Check::warn(
+            "others",
+            "not known: programs on TCX are named with CAP_SYS_ADMIN alone",
+            "run as root: `sudo treeline doctor`",
+        );
     }
     if found.is_empty() {
         return Check::ok("others", "no programs or filters of others");
@@ -261,6 +272,18 @@ async fn others(name: &str, ifindex: u32) -> Check {
             found.join(", ")
         ),
     )
+}
+
+/// Whether the kernel did not let it be asked; before 6.6 there is no TCX, which is another answer.
+fn is_refused(error: &ProgramError) -> bool {
+    let mut causes =
+        std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| {
+            error.source()
+        });
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+    })
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use scheduler_ebpf::{
     flow::{ticks, to_us},
     parse::{TCP, flag},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a value of a feature is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// It stands in the entry, or follows from it.

@@ -22,7 +22,7 @@ use scheduler_ebpf::{
     flow::{ticks, to_us},
     hash::{self, Identity},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     known::{Rebuilt, Source},
@@ -106,7 +106,7 @@ pub struct Question {
 }
 
 /// A flow and how it is served.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Explanation {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -131,7 +131,7 @@ pub struct Explanation {
 }
 
 /// One direction of it.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Direction {
     /// Who sends.
     pub from: String,

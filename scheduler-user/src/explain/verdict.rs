@@ -5,12 +5,12 @@ use scheduler_common::{
     flow::{Half, StoryHalf, half_flags},
 };
 use scheduler_ebpf::{stream::WINDOW_BYTES, verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Thresholds, human_bytes, rules::human_time};
 
 /// The band of a message and what made it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Verdict {
     /// The band; 0 is served first.
     pub band: u8,
@@ -18,7 +18,7 @@ pub struct Verdict {
     pub by_bytes: u8,
     /// Band of the predicted size; absent if no model has judged the message.
     pub by_prediction: Option<u8>,
-    /// Whether it is among the first bytes, which go on top whatever the guess.
+    /// Whether it is among the first bytes, of which no guess is heeded.
     pub first_bytes: bool,
     /// Whether it is a stream, small packets at a low rate, which stay on top whatever they come to.
     pub stream: bool,
@@ -96,7 +96,7 @@ impl Verdict {
         };
         if self.first_bytes {
             return format!(
-                "the first {first} of a message go in band 0, whatever the prediction; {guess}"
+                "the first {first} of a message go by bytes sent alone, {sent} so far, whatever the prediction; {guess}"
             );
         }
         let larger = self.by_bytes.max(self.by_prediction.unwrap_or(0));
@@ -178,7 +178,7 @@ impl Verdict {
                         "only {sent} are sent: beyond {first} the prediction puts it in band {band}"
                     )
                 }
-                _ => format!("only {sent} are sent, the first {first} stay on top"),
+                _ => format!("only {sent} are sent, and up to {first} no prediction puts it lower"),
             };
         }
         let cut = cuts.get(usize::from(self.band)).map_or("", String::as_str);
@@ -271,6 +271,32 @@ mod tests {
         );
         assert!(early.why_not_later.contains("band 5"), "{early:?}");
         assert!(early.why_not_sooner.contains("top band"), "{early:?}");
+
+        // Cuts of the host's own may lie within the first bytes.
+        let cut_within = Thresholds {
+            cuts_bytes: [
+                3_000, 40_000, 120_000, 600_000, 1_500_000, 3_000_000, 6_000_000,
+            ],
+            first_bytes: 15_000,
+        };
+        let within = Verdict::of(
+            &Half {
+                bytes: 9_000,
+                band: 1,
+                ..Half::ZERO
+            },
+            &StoryHalf::default(),
+            (&cut_within, 100_000),
+        );
+        assert!(
+            within.why.contains("by bytes sent alone, 9.0 kB"),
+            "{within:?}"
+        );
+        assert!(
+            within.why_not_sooner.contains("more than the 3.0 kB"),
+            "{within:?}"
+        );
+        assert!(!format!("{within:?}").contains("band 0:"), "{within:?}");
 
         let guessed = verdict(20_000, Some(2_000_000), 5);
         assert_eq!((guessed.by_bytes, guessed.by_prediction), (1, Some(5)));

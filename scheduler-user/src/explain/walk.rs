@@ -4,7 +4,7 @@ use scheduler_common::{
     features::{Feature, Features},
     tree::Table,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::known::{Rebuilt, Source};
 use crate::model::{
@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// What the model makes of a direction's features.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Walk {
     /// The model.
     pub generation: u32,
@@ -32,10 +32,10 @@ pub struct Walk {
 }
 
 /// One feature.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Value {
     /// Its name.
-    pub feature: &'static str,
+    pub feature: String,
     /// Its value.
     pub value: u32,
     /// The value with a unit that a person reads.
@@ -45,7 +45,7 @@ pub struct Value {
 }
 
 /// A way through a tree.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TreePath {
     /// Number of the tree, from 1.
     pub tree: usize,
@@ -64,10 +64,10 @@ pub struct TreePath {
 }
 
 /// A question and its answer.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Asked {
     /// The feature.
-    pub feature: &'static str,
+    pub feature: String,
     /// Its value.
     pub value: u32,
     /// What the answer says, in words.
@@ -77,7 +77,7 @@ pub struct Asked {
 }
 
 /// A leaf that fits.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Fitting {
     /// Index of the leaf.
     pub leaf: usize,
@@ -180,7 +180,7 @@ fn an_example(rule: &Rule) -> Features {
 fn value(rebuilt: &Rebuilt, feature: Feature) -> Value {
     let value = rebuilt.features[feature as usize];
     Value {
-        feature: feature.name(),
+        feature: feature.name().to_owned(),
         value,
         text: human(feature, value),
         source: rebuilt.sources[feature as usize],

@@ -4,6 +4,7 @@ pub mod decisions;
 pub mod kernel;
 pub mod records;
 mod systemd;
+pub(crate) mod terminal;
 mod told;
 mod troubles;
 
@@ -36,7 +37,7 @@ pub fn start(default_level: &str, journal: Option<&Path>) {
     let systemd = systemd::layer().map(|layer| layer.with_filter(filter()));
     let stderr = systemd.is_none().then(|| {
         fmt::layer()
-            .with_writer(io::stderr)
+            .with_writer(terminal::Lines)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .with_filter(filter())

@@ -78,10 +78,11 @@ impl Learner {
             .mean_slowdown;
         // Where packets are scheduled it is for the report alone.
         if self.options.observe.is_some() {
+            let read = |factor: f64| (factor * 100.0).round() / 100.0;
             info!(
                 messages = advice.messages,
-                fifo = advice.all.fifo.all.mean_slowdown,
-                scheduled = slowdown,
+                fifo = read(advice.all.fifo.all.mean_slowdown),
+                scheduled = read(slowdown),
                 accepted = advice.accepted,
                 why = advice.reason,
                 "what scheduling would mean: mean slowdown"

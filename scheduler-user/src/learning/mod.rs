@@ -4,6 +4,7 @@ mod advising;
 mod asked;
 pub(crate) mod cycle;
 pub(crate) mod mind;
+mod pressure;
 mod watching;
 
 use std::{
@@ -25,6 +26,7 @@ pub use self::asked::{Ask, Began};
 use self::{
     cycle::{Cycle, Outcome, Trained},
     mind::{Mind, Needs, Step as Next},
+    pressure::Pressure,
 };
 use crate::{
     agent::Options,
@@ -79,6 +81,7 @@ pub struct Learner {
     mind: Mind,
     working: Option<JoinHandle<Cycle>>,
     meters: Meters,
+    pressure: Pressure,
 }
 
 impl Learner {
@@ -105,6 +108,7 @@ impl Learner {
             labels: Labels::new(None),
             working: None,
             meters,
+            pressure: Pressure::new(Instant::now()),
         }
     }
 
@@ -189,6 +193,7 @@ impl Learner {
                     }
                     let rows = self.labels.look_if_due(datapath)?;
                     self.take_rows(&rows);
+                    self.feel_pressure(datapath);
                 }
             }
         }

@@ -131,7 +131,11 @@ impl Learner {
             rows,
             flip_us = change.flip.as_micros() as u64,
             file = %file.display(),
-            what = "model deployed",
+            what = if self.options.observe.is_some() {
+                "model deployed: asked, and no packet goes by it"
+            } else {
+                "model deployed"
+            },
             why = verdict.reason,
             undo = change.undo,
             "cycle"

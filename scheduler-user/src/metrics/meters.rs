@@ -129,6 +129,11 @@ impl Meters {
         self.waiting.set(whole(waiting as u64));
     }
 
+    /// Rows that there are to learn from.
+    pub(crate) fn held(&self) -> u64 {
+        u64::try_from(self.window.get()).unwrap_or(0)
+    }
+
     /// Notes how many rows there are to learn from, and to try the candidate in the shadow on.
     pub(crate) fn holds(&self, window: usize, shadow: usize) {
         self.window.set(whole(window as u64));

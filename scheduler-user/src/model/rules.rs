@@ -6,7 +6,9 @@ use scheduler_common::{
     features::{Feature, Features},
     tree::TARGET_FLOOR_BYTES,
 };
-use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeStruct as _,
+};
 
 use super::{Model, Split, Tree, TreeNode, human_bytes};
 
@@ -156,6 +158,26 @@ impl Serialize for Range {
         fields.serialize_field("high", &(self.high < MAX).then_some(self.high))?;
         fields.serialize_field("text", &self.to_string())?;
         fields.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Range {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// What is written beside follows from this.
+        #[derive(Deserialize)]
+        struct Written {
+            feature: String,
+            low: i64,
+            high: Option<i64>,
+        }
+        let Written { feature, low, high } = Written::deserialize(deserializer)?;
+        let known = Feature::ALL.iter().find(|known| known.name() == feature);
+        let unknown = || D::Error::custom(format!("no feature is called {feature:?}"));
+        Ok(Self {
+            feature: *known.ok_or_else(unknown)?,
+            low,
+            high: high.unwrap_or(MAX),
+        })
     }
 }
 

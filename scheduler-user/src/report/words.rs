@@ -14,7 +14,7 @@ pub(super) fn headline(report: &Report) -> String {
             "treeline has not worked on this host yet: since {since} there is nothing to report."
         );
     }
-    format!("Since {since} treeline {}. {}", did(report), worth(report))
+    format!("treeline {}. {}", does(report, &since), worth(report))
 }
 
 /// Whether nothing ever happened here.
@@ -40,7 +40,7 @@ pub(super) fn office(report: &Report) -> &'static str {
     }
 }
 
-fn did(report: &Report) -> String {
+fn does(report: &Report, since: &str) -> String {
     let watches = report.now.as_ref().is_some_and(|now| now.observes_only);
     let names: Vec<&str> = (interfaces(report).iter())
         .map(|interface| interface.name.as_str())
@@ -49,25 +49,26 @@ fn did(report: &Report) -> String {
         [] => String::new(),
         names => format!(" on {}", listed(names)),
     };
-    let learned = match report.steps.trained {
-        0 => "learned no model".to_owned(),
-        1 => "learned one model from the traffic".to_owned(),
-        many => format!("learned {many} models from the traffic"),
+    // Most of what is trained is refused, and nothing was learned by that.
+    let tried = match (report.steps.trained, report.steps.promoted) {
+        (0, _) => "no model".to_owned(),
+        (1, 0) => "one model of the traffic, which has not proved itself".to_owned(),
+        (many, 0) => format!("{many} models of the traffic, none of which has proved itself"),
+        (1, _) => "one model of the traffic and put it to work".to_owned(),
+        (many, put) => format!("{many} models of the traffic and put {put} of them to work"),
     };
+    let tried = format!("since {since} it has tried {tried}");
     if !schedules(report) {
-        return format!("has {learned}, and schedules no interface now");
+        return format!("schedules no interface now; {tried}");
     }
     if watches {
-        return format!("has only watched{on}, and {learned}");
+        return format!("only watches the packets{on}; {tried}");
     }
     let rules = match report.model.as_ref().filter(|model| model.acts) {
         Some(model) => format!("model {} is in charge", model.summary.generation),
-        None if report.steps.trained > 0 => {
-            "none of them has proved itself, so the bytes that a message has sent decide".to_owned()
-        }
-        None => "the bytes that a message has sent decide".to_owned(),
+        None => "no model acts, so the bytes that a message has sent decide".to_owned(),
     };
-    format!("has scheduled the packets{on}, and {learned}; {rules}")
+    format!("schedules the packets{on}: {rules}; {tried}")
 }
 
 fn worth(report: &Report) -> String {
@@ -249,10 +250,11 @@ mod tests {
     fn what_is_no_gain_is_called_so() {
         let none = headline(&report(3, None));
         assert!(
-            none.starts_with("Since yesterday 00:00 UTC treeline"),
+            none.starts_with("treeline schedules the packets: ")
+                && none.contains("since yesterday 00:00 UTC it has tried 3"),
             "{none}"
         );
-        assert!(none.contains("none of them has proved itself"), "{none}");
+        assert!(none.contains("none of which has proved itself"), "{none}");
         assert!(none.contains("Too little traffic"), "{none}");
         let told = |figures| headline(&report(3, Some(figures)));
         assert!(told([10.0, 9.9, 9.9]).contains("no gain"));

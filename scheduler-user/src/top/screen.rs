@@ -41,7 +41,7 @@ const HELP: [&str; 17] = [
     "                 second since the last reading; `stands` where it sent",
     "                 nothing and something waits",
     "predicted, real  medians of the sizes of the same messages: at their",
-    "                 first prediction, and as they turned out",
+    "                 first prediction, and as they turned out; of 5 or more",
     "factor           half of the predictions are off by no more than that",
     "gain             over aging, in mean slowdown and completion time, when",
     "                 the model was judged",
@@ -279,7 +279,7 @@ fn service_line(of: &Service) -> Line<'static> {
         None => format!("{} high ports", protocol(of.protocol)),
     };
     let name: String = name.chars().take(21).collect();
-    let told = of.foretold.as_ref();
+    let told = of.told();
     let dash = || "-".to_owned();
     let predicted = told.map_or_else(dash, |it| human_bytes(it.predicted_median_bytes as f64));
     let real = told.map_or_else(dash, |it| human_bytes(it.real_median_bytes as f64));

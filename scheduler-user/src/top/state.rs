@@ -40,8 +40,7 @@ impl Order {
             Self::Bytes => b.bytes.cmp(&a.bytes),
             Self::Messages => b.messages.cmp(&a.messages),
             Self::Factor => {
-                let factor =
-                    |it: &Service| it.foretold.as_ref().map_or(0.0, |told| told.median_factor);
+                let factor = |it: &Service| it.told().map_or(0.0, |told| told.median_factor);
                 factor(b).total_cmp(&factor(a))
             }
         });

@@ -15,6 +15,27 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
+    /// The registry has no such model.
+    #[error("there is no model {generation} ({} is not there); {}", path.display(), offer(known))]
+    NoSuch {
+        /// Its number.
+        generation: u32,
+        /// Where it would be.
+        path: PathBuf,
+        /// Those that there are, oldest first.
+        known: Vec<u32>,
+    },
+    /// What was written is neither a number nor a file.
+    #[error(
+        "{name:?} is neither a model's number nor a model file; {}",
+        offer(known)
+    )]
+    NoSuchName {
+        /// What was written.
+        name: String,
+        /// Numbers that there are, oldest first.
+        known: Vec<u32>,
+    },
     /// Far too large.
     #[error("model {} is too large ({size_bytes} bytes): it is not a model; remove it", path.display())]
     TooLarge {
@@ -61,6 +82,19 @@ pub enum LoadError {
         /// The generation inside.
         found: u32,
     },
+}
+
+/// The models that may have been meant.
+fn offer(known: &[u32]) -> String {
+    /// A registry that is old has hundreds.
+    const NAMED: usize = 5;
+    let newest = known.iter().rev().take(NAMED).map(u32::to_string);
+    let newest: Vec<String> = newest.collect();
+    match newest.as_slice() {
+        [] => "there are none yet: `treeline run` learns them from traffic".to_owned(),
+        all if known.len() <= NAMED => format!("there are: {}", all.join(", ")),
+        some => format!("the newest are {}: `treeline model list`", some.join(", ")),
+    }
 }
 
 /// Why a model was not written.

@@ -37,7 +37,7 @@ struct Stored {
 }
 
 /// What `model list` shows of a file.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Entry {
     /// Number of the model.
     pub generation: u32,
@@ -183,7 +183,16 @@ impl Registry {
     /// See [`LoadError`].
     pub fn load(&self, generation: u32) -> Result<Model, LoadError> {
         let path = self.path_of(generation);
-        let model = load_file(&path)?;
+        let model = match load_file(&path) {
+            Err(LoadError::Read { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(LoadError::NoSuch {
+                    generation,
+                    path,
+                    known: self.generations()?,
+                });
+            }
+            other => other?,
+        };
         if model.generation != generation {
             return Err(LoadError::WrongName {
                 path,
@@ -191,6 +200,23 @@ impl Registry {
             });
         }
         Ok(model)
+    }
+
+    /// Loads what a person names: a number of the registry, or a file.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load_named(&self, name: &str) -> Result<Model, LoadError> {
+        if let Ok(generation) = name.parse() {
+            return self.load(generation);
+        }
+        if !Path::new(name).exists() {
+            return Err(LoadError::NoSuchName {
+                name: name.to_owned(),
+                known: self.generations()?,
+            });
+        }
+        Self::load_file(Path::new(name))
     }
 
     /// Loads a model from anywhere.

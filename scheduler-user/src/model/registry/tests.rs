@@ -45,7 +45,31 @@ fn an_empty_registry_has_nothing_and_starts_at_one() {
     let (_directory, registry) = registry();
     assert_eq!(registry.next_generation().unwrap(), 1);
     assert!(registry.latest_valid().unwrap().0.is_none());
-    assert!(matches!(registry.load(4), Err(LoadError::Read { .. })));
+    assert!(matches!(registry.load(4), Err(LoadError::NoSuch { .. })));
+}
+
+#[test]
+fn a_model_that_is_not_there_names_those_that_are() {
+    let (_directory, registry) = registry();
+    let told = |name| registry.load_named(name).unwrap_err().to_string();
+    assert!(told("4").contains("there is no model 4") && told("4").contains("none yet"));
+    for generation in 1..=7 {
+        registry.save(&model(generation)).unwrap();
+        if generation == 2 {
+            assert!(told("4").ends_with("there are: 2, 1"), "{}", told("4"));
+        }
+    }
+    assert!(
+        told("9").contains("the newest are 7, 6, 5, 4, 3:"),
+        "{}",
+        told("9")
+    );
+    let word = told("lastest");
+    assert!(
+        word.contains("\"lastest\" is neither a model's number nor a model file"),
+        "{word}"
+    );
+    assert_eq!(registry.load_named("7").unwrap(), model(7));
 }
 
 #[test]

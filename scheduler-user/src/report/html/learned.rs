@@ -186,7 +186,7 @@ fn cuts(page: &mut Page, model: &Described) {
     let first = match model.thresholds.first_bytes {
         0 => String::new(),
         bytes => format!(
-            " The first {} of every message go on top, whatever is foretold.",
+            " The first {} of every message go by bytes sent alone, whatever is foretold.",
             human_bytes(f64::from(bytes))
         ),
     };
