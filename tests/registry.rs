@@ -457,4 +457,12 @@ fn cuts_come_with_a_model_and_go_with_it() {
     assert_eq!(steps[4..], ["pushed", "taken-out"]);
     site.down().expect(0);
     site.assert_no_trace();
+
+    // Aging has them again after the next boot, unless it is asked for no model.
+    site.up(&[]).expect(0);
+    assert_eq!((acting(&site), in_force(&site)), (None, of_aging));
+    site.down().expect(0);
+    site.up(&["--model", "none"]).expect(0);
+    assert_eq!(in_force(&site), Thresholds::default());
+    site.down().expect(0);
 }

@@ -349,6 +349,7 @@ impl Handover {
         why: &str,
     ) -> Result<(), HandoverError> {
         datapath.cut_at(thresholds)?;
+        self.keep_aging_cuts(thresholds);
         let step = Step::Recut {
             cuts_bytes: thresholds.cuts_bytes,
         };
@@ -357,9 +358,17 @@ impl Handover {
         Ok(())
     }
 
-    /// How to get the cuts back that everybody begins with: they come with the programs.
+    /// How to get the cuts back that everybody begins with: they come with the programs, and a start without a model keeps
+    /// them.
     pub fn undo_recut(&self) -> String {
-        format!("{}, and up again", self.instance.command("down --all"))
+        let down = self.instance.command("down --all");
+        format!("{down}, and up again with --model none")
+    }
+
+    fn keep_aging_cuts(&self, thresholds: &Thresholds) {
+        if let Err(error) = self.registry.set_aging_cuts(thresholds) {
+            warn!(%error, "the next start will cut the bands of aging elsewhere");
+        }
     }
 
     /// The cuts that aging gets when `acting` goes: those that its file names, else the ones that everybody begins with.
@@ -413,7 +422,11 @@ impl Handover {
         let started = Instant::now();
         match model {
             Some(model) => deploy(datapath, model)?,
-            None => rule_by_aging(datapath, &self.aging_cuts(before))?,
+            None => {
+                let thresholds = self.aging_cuts(before);
+                rule_by_aging(datapath, &thresholds)?;
+                self.keep_aging_cuts(&thresholds);
+            }
         }
         let flip = started.elapsed();
         let acting = model.map(|model| model.generation);

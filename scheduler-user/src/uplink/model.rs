@@ -16,10 +16,10 @@ use crate::{
 /// Which model acts at first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ModelChoice {
-    /// What already acts, else the newest of the registry, else none.
+    /// What already acts, else the newest of the registry, else none, with the bands cut where aging had them last.
     #[default]
     Latest,
-    /// None: aging alone.
+    /// None: aging alone, by the cuts that everybody begins with unless others are in force.
     None,
     /// The model in this file.
     File(PathBuf),
@@ -74,6 +74,14 @@ pub fn choose_model(
                     generation = model.generation,
                     why = "newest of the registry",
                     "model deployed"
+                );
+            } else if let Some(thresholds) = registry.aging_cuts() {
+                datapath.cut_at(&thresholds)?;
+                info!(
+                    cuts_bytes = ?thresholds.cuts_bytes,
+                    why = "aging had them last",
+                    undo = Handover::new(instance).undo_recut(),
+                    "bands are cut"
                 );
             }
             Ok(model)

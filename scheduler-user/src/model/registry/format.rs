@@ -6,7 +6,7 @@ use scheduler_common::ABI_VERSION;
 use serde_json::Value;
 
 use super::{
-    super::{Combine, DataWindow, Pruned, Split, Thresholds, Tree, TreeNode},
+    super::{Combine, DataWindow, Pruned, Split, Tree, TreeNode},
     *,
 };
 use crate::training::{Advantage, Lean};

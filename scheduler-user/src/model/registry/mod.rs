@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Model, ModelError, SCHEMA};
+use super::{Model, ModelError, SCHEMA, Thresholds};
 use crate::training::Scores;
 
 pub use error::{LoadError, SaveError};
@@ -27,6 +27,8 @@ pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
 /// Names the generation that acts, or acted last; 0 = aging.
 const ACTING: &str = "acting";
+/// Holds the cuts that aging was given last.
+const AGING_CUTS: &str = "aging-cuts";
 
 /// A file: the content and its hash.
 #[derive(Serialize, Deserialize)]
@@ -127,6 +129,24 @@ impl Registry {
     /// The generation that acts, or acted last; `None` is aging, or that nothing is known of it.
     pub fn acted_last(&self) -> Option<u32> {
         self.acted().filter(|generation| *generation > 0)
+    }
+
+    /// Writes down where the bands of aging are cut now, for the start after the next boot.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn set_aging_cuts(&self, thresholds: &Thresholds) -> Result<(), SaveError> {
+        let path = self.directory.join(AGING_CUTS);
+        let text = serde_json::to_vec(thresholds).expect("it has no map with odd keys");
+        self.write(&path, &text)
+            .map_err(|source| SaveError::Write { path, source })
+    }
+
+    /// What [`Self::set_aging_cuts`] wrote last; nothing usable is nothing.
+    pub fn aging_cuts(&self) -> Option<Thresholds> {
+        let text = fs::read(self.directory.join(AGING_CUTS)).ok()?;
+        let thresholds: Thresholds = serde_json::from_slice(&text).ok()?;
+        thresholds.ascend().then_some(thresholds)
     }
 
     /// The newest usable model, whether it ever acted or not.

@@ -204,6 +204,22 @@ fn a_start_takes_what_acted_last_and_not_what_is_newest() {
 }
 
 #[test]
+fn the_cuts_of_aging_are_there_after_a_boot_if_they_can_be_used() {
+    let (_directory, registry) = registry();
+    assert_eq!(registry.aging_cuts(), None);
+    let mut cuts = Thresholds::default();
+    cuts.cuts_bytes[0] = 4000;
+    registry.set_aging_cuts(&cuts).unwrap();
+    assert_eq!(registry.aging_cuts(), Some(cuts));
+    assert!(registry.list().unwrap().0.is_empty(), "it is no model");
+    cuts.cuts_bytes[0] = u32::MAX;
+    registry.set_aging_cuts(&cuts).unwrap();
+    assert_eq!(registry.aging_cuts(), None, "they do not ascend");
+    fs::write(registry.directory.join(AGING_CUTS), "x").unwrap();
+    assert_eq!(registry.aging_cuts(), None);
+}
+
+#[test]
 fn who_takes_a_number_keeps_others_from_it() {
     let (_directory, registry) = registry();
     let held = registry.lock().unwrap();
