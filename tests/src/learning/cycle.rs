@@ -169,7 +169,8 @@ impl Cycle {
         let began = Instant::now();
         let mut flow = generation << 16;
         while began.elapsed() < FLIP_LIMIT && !over.load(Ordering::Relaxed) {
-            self.egress.push(&datagram(flow, 100))?;
+            // Too large for a stream on probation, of which no model is asked.
+            self.egress.push(&datagram(flow, 1000))?;
             let now = Instant::now();
             if self.datapath.packets_of(generation)? > 0 {
                 return Ok(now);
