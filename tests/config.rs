@@ -98,14 +98,14 @@ fn a_reload_changes_interfaces_and_rates_and_loses_no_packet_and_no_flow() {
     assert_eq!(seen, expected);
     let loaded = site.loaded();
 
-    // One flow of numbered datagrams all the while, and no other: what IPv6 asks by itself would be one.
-    let quiet = || {
-        Ok(fs::write(
-            format!("/proc/sys/net/ipv6/conf/{UPLINK}/disable_ipv6"),
-            "1",
-        )?)
-    };
-    bed.server.enter(quiet).unwrap();
+    // One flow of numbered datagrams all the while, and no other: what IPv6 asks by itself, on any link and from either end,
+    // would be one.
+    for namespace in [&bed.server, &bed.client] {
+        for which in ["all", "default"] {
+            let key = format!("net/ipv6/conf/{which}/disable_ipv6");
+            namespace.write_sysctl(&key, "1").unwrap();
+        }
+    }
     let receiver = bed
         .client
         .enter(|| Ok(UdpSocket::bind((CLIENT_V4, 7007))?))
