@@ -12,7 +12,8 @@
 //!    a cut) the message is described as a vector of integers.
 //! 4. `tree` (kernel half): the active model turns the vector into a predicted size.
 //! 5. [`verdict`]: the larger of predicted size and bytes already sent gives the band, which only
-//!    falls within a message; the first bytes always stay on top, and a [`stream`] as long as it is one.
+//!    falls within a message; the first bytes go by bytes sent alone, and a [`stream`] stays on top as long as
+//!    it is one.
 //! 6. `action` (kernel half): band → `skb->priority`.
 //!
 //! Samples leave on the side (`sample`), every exit is counted (`count`). What needs helpers, maps or
