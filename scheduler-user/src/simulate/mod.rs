@@ -6,6 +6,7 @@
 //! the link could have sent, so that one replay holds for every rate.
 
 mod bands;
+mod expected;
 mod foreground;
 mod outcome;
 mod path;
@@ -19,6 +20,7 @@ pub(crate) mod cdf;
 mod closed_forms;
 
 pub use bands::Within;
+pub(crate) use expected::{Expected, expected};
 pub use outcome::{Bottleneck, CLASS_BOUNDS_BYTES, Figures, Replay};
 pub(crate) use outcome::{CLASSES, Tally, felt};
 pub use path::{Guessed, Paths, Segment};

@@ -26,11 +26,12 @@ pub struct Bottleneck {
 }
 
 impl Bottleneck {
-    /// A link of that rate with the default settings, and with the base that was measured on the idle test bed.
+    /// A link of that rate with the default settings, and with the base that was measured on the idle test bed, over a
+    /// connection that stood already: a handshake is no part of a message.
     pub fn of_rate(rate_bps: u64) -> Self {
         Self {
             rate_bps: rate_bps.max(1),
-            base_ns: 200_000,
+            base_ns: 60_000,
             settings: Settings::default(),
             within: Within::default(),
         }
@@ -38,6 +39,11 @@ impl Bottleneck {
 
     fn ns_per_byte(&self) -> f64 {
         8e9 / self.rate_bps as f64
+    }
+
+    /// Completion time in nanoseconds of a message that is under way while the link could send so many bytes.
+    pub(super) fn felt_ns(&self, took: f64) -> f64 {
+        took.mul_add(self.ns_per_byte(), self.base_ns as f64)
     }
 }
 
@@ -127,10 +133,8 @@ impl Tally {
 
 /// Completion time in nanoseconds and slowdown.
 pub(crate) fn felt(job: &Job, took: f64, link: &Bottleneck) -> (f64, f64) {
-    let base_ns = link.base_ns as f64;
-    let fct_ns = took.mul_add(link.ns_per_byte(), base_ns);
-    let alone_ns = job.bytes.mul_add(link.ns_per_byte(), base_ns);
-    (fct_ns, fct_ns / alone_ns)
+    let fct_ns = link.felt_ns(took);
+    (fct_ns, fct_ns / link.felt_ns(job.bytes))
 }
 
 impl Replay {

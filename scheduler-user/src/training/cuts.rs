@@ -1,8 +1,9 @@
-//! Where bands are cut on this host, searched in the replay.
+//! Where bands are cut on this host, searched in the closed form of the queue.
 //!
-//! A descent over one cut at a time, from several starts, in a replay of the latest messages at three loads. It draws
+//! A descent over one cut at a time, and over the first bytes, from several starts: what the latest messages may expect at three
+//! loads ([`expected`]), for a replay of few large ones has its own luck in it, and a search would find that. It draws
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
-//! What is found has to hold on later messages: the judge sees to that.
+//! What is found has to hold on later messages, as they came: the judge sees to that.
 
 use scheduler_common::class::{BANDS, FIRST_BYTES};
 
@@ -15,24 +16,30 @@ use super::{
 use crate::{
     dataset::Row,
     model::{CompileError, Model, Thresholds, compile},
-    simulate::{Bottleneck, Guessed, Job, Paths, Scheme, Tally, Traffic, replay},
+    simulate::{
+        Bottleneck, Expected, Guessed, Job, Paths, Scheme, Tally, Traffic, expected, replay,
+    },
 };
 
-/// Messages that are replayed for one look at most, the latest.
+/// Messages that one look takes in at most, the latest.
 const MOST_MESSAGES: usize = 4000;
 /// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
 const LEAST_MESSAGES: usize = 200;
 /// Looks that a search takes at most.
-const MOST_LOOKS: usize = 160;
+const MOST_LOOKS: usize = 480;
 /// Factors that cuts are moved by, in turn.
-const STEPS: [f64; 3] = [2.5, 1.6, 1.25];
+const STEPS: [f64; 4] = [2.5, 1.6, 1.25, 1.1];
 /// A step is taken only for so much better a score, a logarithm of a ratio.
-const LEAST_STEP: f64 = 0.002;
+const LEAST_STEP: f64 = 0.0005;
 /// What stands stays unless something is better by this: the cuts of aging shall not wander.
 const LEAST_CHANGE: f64 = 0.01;
 /// The same of a model, which brings its own: before it leaves those in force, and before its guess counts from the first
 /// packet on.
 const LEAST_OWN_CHANGE: f64 = 0.002;
+
+/// What it costs that the shorter half of the messages takes longer than under aging, as a multiple of that ratio's logarithm:
+/// more than all others could win by it.
+const SHORT_WEIGHT: f64 = 2.0;
 
 /// A model with the cuts that suit it on these rows, and those that would suit aging there.
 ///
@@ -42,11 +49,8 @@ pub fn fit_cuts(model: Model, train: &[Row], limits: &JudgeLimits) -> Result<Mod
     let predictor = InKernel(compile(&model)?);
     let ground = Ground::of(train, limits.link);
     let in_force = Thresholds::from(&limits.link.settings);
-    let (own, aging) = std::thread::scope(|scope| {
-        let aging = scope.spawn(|| ground.for_aging(limits.aging));
-        let own = ground.for_model(&predictor, in_force);
-        (own, aging.join().expect("a replay has no reason to panic"))
-    });
+    let aging = ground.for_aging(limits.aging);
+    let own = ground.for_model(&predictor, (in_force, aging));
     Ok(Model {
         thresholds: own,
         aging_thresholds: Some(aging),
@@ -81,18 +85,30 @@ pub fn recut(thresholds: Thresholds, held_out: &[Row], limits: &JudgeLimits) -> 
     })
 }
 
-/// Messages that are replayed under many cuts.
+/// Messages that are looked at under many cuts.
 struct Ground {
     traffic: Traffic,
     link: Bottleneck,
-    jobs: [Vec<Job>; LOADS.len()],
+    sizes: Vec<f64>,
+    /// Half of the messages are not longer.
+    short_bytes: f64,
 }
+
+/// Mean times of short messages, at each load, that nobody shall exceed.
+type Owed = [f64; LOADS.len()];
 
 impl Ground {
     fn of(rows: &[Row], link: Bottleneck) -> Self {
         let traffic = Traffic::of(rows).latest(MOST_MESSAGES);
+        let messages = traffic.messages().iter();
+        let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
+        let mut sorted = sizes.clone();
+        let middle = sorted.len() / 2;
+        let short_bytes =
+            (middle > 0).then(|| *sorted.select_nth_unstable_by(middle, f64::total_cmp).1);
         Self {
-            jobs: LOADS.map(|load| traffic.jobs(load)),
+            sizes,
+            short_bytes: short_bytes.unwrap_or_default(),
             traffic,
             link,
         }
@@ -103,13 +119,22 @@ impl Ground {
             return in_force;
         }
         let guessed = Guessed::of(&self.traffic.sized(), |_| None);
-        self.changed(&guessed, in_force, LEAST_CHANGE).0
+        self.changed(
+            (&guessed, &[f64::INFINITY; LOADS.len()]),
+            in_force,
+            LEAST_CHANGE,
+        )
+        .0
     }
 
-    fn for_model(&self, predictor: &impl Predictor, in_force: Thresholds) -> Thresholds {
+    /// The cuts of a model where those in force, or those of aging, stand without it.
+    fn for_model(
+        &self,
+        predictor: &impl Predictor,
+        (in_force, aging): (Thresholds, Thresholds),
+    ) -> Thresholds {
         let guess = |row: &Row| Some(predictor.bytes_to_come(row));
         let guessed = Guessed::of(&self.traffic.sized(), guess);
-        // In between them lie shares of the gain in between: nothing is left to choose there.
         let with = |first_bytes: u32| Thresholds {
             cuts_bytes: in_force.cuts_bytes,
             first_bytes,
@@ -117,9 +142,12 @@ impl Ground {
         if self.traffic.messages().len() < LEAST_MESSAGES {
             return with(FIRST_BYTES);
         }
-        // Each has its own best cuts.
+        let unguessed = Guessed::of(&self.traffic.sized(), |_| None);
+        let owed = self.expected(&unguessed, &aging).map(|of| of.short_ns);
+        let search = (&guessed, &owed);
+        // None is no number that a factor leads to, and has its own best cuts.
         let (safe, trusting) = std::thread::scope(|scope| {
-            let own = |first_bytes| self.changed(&guessed, with(first_bytes), LEAST_OWN_CHANGE);
+            let own = |first_bytes| self.changed(search, with(first_bytes), LEAST_OWN_CHANGE);
             let trusting = scope.spawn(move || own(0));
             let safe = own(FIRST_BYTES);
             let trusting = trusting.join();
@@ -135,12 +163,12 @@ impl Ground {
     /// What a search finds, or what stands if that is hardly worse.
     fn changed(
         &self,
-        guessed: &Guessed,
+        search: (&Guessed, &Owed),
         in_force: Thresholds,
         least_change: f64,
     ) -> (Thresholds, f64) {
-        let stands = self.score(guessed, &in_force);
-        let (found, score) = self.search(guessed, &in_force);
+        let stands = self.cost(search, &in_force);
+        let (found, score) = self.search(search, &in_force);
         if score < stands - least_change {
             (found, score)
         } else {
@@ -148,13 +176,22 @@ impl Ground {
         }
     }
 
-    fn score(&self, guessed: &Guessed, thresholds: &Thresholds) -> f64 {
+    fn expected(&self, guessed: &Guessed, thresholds: &Thresholds) -> [Expected; LOADS.len()] {
         let paths = guessed.paths(&thresholds.within(self.link.settings));
-        score(&self.jobs, &paths, &self.link)
+        expected((&self.sizes, self.short_bytes), &paths, &self.link, LOADS)
+    }
+
+    /// Mean over loads of the logarithms of expected slowdown and completion time, and what short messages pay: less is better.
+    fn cost(&self, (guessed, owed): (&Guessed, &Owed), thresholds: &Thresholds) -> f64 {
+        let of_loads = self.expected(guessed, thresholds);
+        mean(of_loads.iter().zip(owed).map(|(of, owed)| {
+            let paid = (of.short_ns / owed).ln().max(0.0);
+            SHORT_WEIGHT.mul_add(paid, f64::midpoint(of.slowdown.ln(), of.fct_ns.ln()))
+        }))
     }
 
     /// The best cuts that a descent finds.
-    fn search(&self, guessed: &Guessed, in_force: &Thresholds) -> (Thresholds, f64) {
+    fn search(&self, search: (&Guessed, &Owed), in_force: &Thresholds) -> (Thresholds, f64) {
         let first_bytes = in_force.first_bytes;
         let known = distribution_cuts(&self.traffic).into_iter();
         let starts = known
@@ -166,7 +203,7 @@ impl Ground {
         let mut looks = 0;
         let mut look = |thresholds: &Thresholds| {
             looks += 1;
-            (looks <= MOST_LOOKS).then(|| self.score(guessed, thresholds))
+            (looks <= MOST_LOOKS).then(|| self.cost(search, thresholds))
         };
         let (mut at, mut least) = (*in_force, f64::INFINITY);
         for start in starts {
@@ -238,10 +275,11 @@ pub(super) fn distribution_cuts(traffic: &Traffic) -> Vec<[u32; BANDS - 1]> {
     .to_vec()
 }
 
-/// Cuts moved by a factor either way, all at once and one at a time.
+/// Cuts moved by a factor either way, all at once and one at a time, and the first bytes.
 fn neighbours(at: &Thresholds, factor: f64) -> Vec<Thresholds> {
     let now = at.cuts_bytes.map(f64::from);
-    let moved = [factor, 1.0 / factor].into_iter().flat_map(|factor| {
+    let either = [factor, 1.0 / factor];
+    let cuts = either.into_iter().flat_map(|factor| {
         let one = move |place: usize| {
             let mut cuts = now;
             cuts[place] *= factor;
@@ -249,12 +287,15 @@ fn neighbours(at: &Thresholds, factor: f64) -> Vec<Thresholds> {
         };
         std::iter::once(now.map(|cut| cut * factor)).chain((0..now.len()).map(one))
     });
-    moved
-        .map(|cuts| Thresholds {
-            cuts_bytes: ascending(cuts),
-            ..*at
-        })
-        .collect()
+    let with_cuts = cuts.map(|cuts| Thresholds {
+        cuts_bytes: ascending(cuts),
+        ..*at
+    });
+    let with_first = either.map(|factor| Thresholds {
+        first_bytes: (f64::from(at.first_bytes) * factor) as u32,
+        ..*at
+    });
+    with_cuts.chain(with_first).collect()
 }
 
 fn ascending(mut cuts: [f64; BANDS - 1]) -> [u32; BANDS - 1] {
@@ -282,6 +323,13 @@ mod tests {
             hangs,
             (2500, 0.02, seed),
         )
+    }
+
+    /// What these very messages, as they came, have of these cuts.
+    fn replayed(ground: &Ground, guessed: &Guessed, thresholds: &Thresholds) -> f64 {
+        let jobs = LOADS.map(|load| ground.traffic.jobs(load));
+        let paths = guessed.paths(&thresholds.within(ground.link.settings));
+        score(&jobs, &paths, &ground.link)
     }
 
     fn limits() -> JudgeLimits {
@@ -328,7 +376,7 @@ mod tests {
             Some(predictor.bytes_to_come(row))
         });
         let [before, after] =
-            [model.thresholds, fitted.thresholds].map(|it| ground.score(&guessed, &it));
+            [model.thresholds, fitted.thresholds].map(|it| replayed(&ground, &guessed, &it));
         assert!(after < before - 0.05, "{after} after {before}");
     }
 
