@@ -86,7 +86,7 @@ impl Observation {
         let line = arrival.line();
         let reply_bytes = arrival.reply_bytes();
         let wire_s = wire_bytes(reply_bytes) as f64 * 8.0 / rate_bps as f64;
-        let base = if line.kept { base.kept } else { base.fresh };
+        let base = base.of(line.kept);
         Some(Self {
             service: usize::from(line.port.saturating_sub(FIRST_PORT)),
             at: arrival.at(),

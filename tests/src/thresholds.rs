@@ -27,6 +27,15 @@ pub enum Knowing {
     Size,
 }
 
+/// A message by its size.
+#[derive(Clone, Copy, Debug)]
+pub struct Sized {
+    /// Bytes.
+    pub bytes: u64,
+    /// What it would take if it had none: less on a kept connection.
+    pub base_s: f64,
+}
+
 /// Sums over the sorted sizes up to each place.
 #[derive(Debug)]
 struct Sums {
@@ -42,19 +51,20 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(sizes_bytes: &[u64], rate_bps: u64, load: f64, base_s: f64) -> Self {
-        let mut seconds: Vec<f64> = sizes_bytes
+    fn new(messages: &[Sized], rate_bps: u64, load: f64) -> Self {
+        let mut messages: Vec<(f64, f64)> = messages
             .iter()
-            .map(|bytes| *bytes as f64 * 8.0 / rate_bps as f64)
+            .map(|message| (message.bytes as f64 * 8.0 / rate_bps as f64, message.base_s))
             .collect();
-        seconds.sort_unstable_by(f64::total_cmp);
+        messages.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let running = |value: fn(f64, f64) -> f64| {
-            let sums = seconds.iter().scan(0.0, |sum, x| {
-                *sum += value(*x, base_s);
+            let sums = messages.iter().scan(0.0, |sum, (x, base)| {
+                *sum += value(*x, *base);
                 Some(*sum)
             });
             std::iter::once(0.0).chain(sums).collect::<Vec<f64>>()
         };
+        let seconds: Vec<f64> = messages.iter().map(|(x, _)| *x).collect();
         let total: f64 = seconds.iter().sum();
         Self {
             first: running(|x, _| x),
@@ -121,17 +131,10 @@ fn descend(
     chosen
 }
 
-/// The cuts under which messages of these sizes fare best: mean completion time and mean
-/// slowdown count alike. `base_s` is what a message of no length takes.
+/// The cuts under which such messages fare best: mean completion time and mean slowdown count alike.
 #[must_use]
-pub fn best_cuts(
-    sizes_bytes: &[u64],
-    rate_bps: u64,
-    load: f64,
-    base_s: f64,
-    knowing: Knowing,
-) -> Cuts {
-    let sums = Sums::new(sizes_bytes, rate_bps, load, base_s);
+pub fn best_cuts(messages: &[Sized], rate_bps: u64, load: f64, knowing: Knowing) -> Cuts {
+    let sums = Sums::new(messages, rate_bps, load);
     let (Some(low), Some(high)) = (sums.seconds.first(), sums.seconds.last()) else {
         return Cuts::default();
     };
@@ -162,15 +165,18 @@ mod tests {
 
     const RATE_BPS: u64 = 200_000_000;
 
-    fn web_search() -> Vec<u64> {
+    fn web_search(base_s: f64) -> Vec<Sized> {
         let sizes = crate::workload::Sizes::all_of(crate::workload::sizes::WEB_SEARCH);
         (0..4000)
-            .map(|i| (sizes.at((f64::from(i) + 0.5) / 4000.0) / 10.0) as u64)
+            .map(|i| Sized {
+                bytes: (sizes.at((f64::from(i) + 0.5) / 4000.0) / 10.0) as u64,
+                base_s,
+            })
             .collect()
     }
 
     fn slowdown_and_time(cuts: &Cuts, knowing: Knowing) -> f64 {
-        let sums = Sums::new(&web_search(), RATE_BPS, 0.8, 2e-4);
+        let sums = Sums::new(&web_search(2e-4), RATE_BPS, 0.8);
         sums.cost(
             &cuts
                 .bytes
@@ -182,7 +188,11 @@ mod tests {
     #[test]
     fn without_cuts_the_formula_is_that_of_one_queue() {
         // Pollaczek and Khinchine: load * x / 2 / (1 - load) + x for messages of one size.
-        let sums = Sums::new(&[125_000; 50], 1_000_000_000, 0.5, 0.0);
+        let alike = Sized {
+            bytes: 125_000,
+            base_s: 0.0,
+        };
+        let sums = Sums::new(&[alike; 50], 1_000_000_000, 0.5);
         let none = [f64::INFINITY; BANDS - 1];
         for knowing in [Knowing::BytesSent, Knowing::Size] {
             let cost = sums.cost(&none, knowing);
@@ -200,7 +210,7 @@ mod tests {
             _pad: 0,
         };
         for knowing in [Knowing::BytesSent, Knowing::Size] {
-            let best = best_cuts(&web_search(), RATE_BPS, 0.8, 2e-4, knowing);
+            let best = best_cuts(&web_search(2e-4), RATE_BPS, 0.8, knowing);
             assert!(best.bytes.is_sorted(), "{best:?}");
             for other in [published, Cuts::default()] {
                 assert!(
@@ -212,9 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn where_a_message_of_no_length_takes_less_short_ones_are_kept_apart_more() {
+        let first = |base_s| best_cuts(&web_search(base_s), RATE_BPS, 0.8, Knowing::Size).bytes[0];
+        assert!(first(5e-5) < first(5e-3), "{} {}", first(5e-5), first(5e-3));
+    }
+
+    #[test]
     fn knowing_the_size_is_better_than_knowing_the_bytes_sent() {
         let cost = |knowing| {
-            let best = best_cuts(&web_search(), RATE_BPS, 0.8, 2e-4, knowing);
+            let best = best_cuts(&web_search(2e-4), RATE_BPS, 0.8, knowing);
             slowdown_and_time(&best, knowing)
         };
         assert!(cost(Knowing::Size) < cost(Knowing::BytesSent) - 0.1);

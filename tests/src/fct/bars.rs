@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     change::Change,
+    figures::Spread,
     options::BedKind,
     report::{Cell, Ratios, Report},
     scheme::Scheme,
@@ -64,6 +65,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Bar> {
         .filter(|cell| (cell.load - LOAD).abs() < 1e-9)
         .collect();
     let mut bars: Vec<Bar> = cells.iter().flat_map(|cell| judge_cell(cell)).collect();
+    bars.extend(cells.iter().flat_map(|cell| judge_peers(cell)));
     for bed in [BedKind::Host, BedKind::Router] {
         bars.extend(best_mix(&cells, bed));
     }
@@ -104,7 +106,7 @@ fn judge_cell(cell: &Cell) -> Vec<Bar> {
     };
     let mut bars = Vec::new();
     if cell.group == "b" {
-        let gap = |spread: Option<crate::figures::Spread>| spread.map(|spread| spread.median);
+        let gap = |spread: Option<Spread>| spread.map(|spread| spread.median);
         for (what, figure) in [
             (
                 "share of the gap closed in mean slowdown",
@@ -140,6 +142,59 @@ fn judge_cell(cell: &Cell) -> Vec<Bar> {
             |r| r.retransmitted.median,
             1.2,
         ));
+    }
+    bars
+}
+
+/// What is to be reached beside the kernel's fair queues, and beside an administrator's rules.
+fn judge_peers(cell: &Cell) -> Vec<Bar> {
+    let Some(ours) = cell.scheme(Scheme::Treeline) else {
+        return Vec::new();
+    };
+    let mut bars = Vec::new();
+    for theirs in &cell.schemes {
+        let to_peer = ours.ratios(theirs);
+        let bar = |what: &str, figure: Spread, bar| {
+            let what = format!(
+                "({}) {}, {} bed: {what} {}",
+                cell.group,
+                cell.workload,
+                cell.bed.name(),
+                theirs.name.name()
+            );
+            Bar::new(what, Some(figure.median), bar)
+        };
+        match theirs.name {
+            Scheme::FqCodel | Scheme::CakeBesteffort | Scheme::CakeDiffserv4
+                if cell.group == "b" =>
+            {
+                // At least 1.3 times better.
+                bars.push(bar(
+                    "mean completion time over",
+                    to_peer.fct_mean,
+                    at_most(1.0 / 1.3),
+                ));
+                bars.push(bar("small p99 over", to_peer.small_fct_p99, at_most(1.0)));
+                bars.push(bar(
+                    "large messages over",
+                    to_peer.large_fct_mean,
+                    at_most(1.5),
+                ));
+            }
+            Scheme::PortRules => {
+                bars.push(bar(
+                    "mean completion time over",
+                    to_peer.fct_mean,
+                    at_most(1.0),
+                ));
+                bars.push(bar(
+                    "mean slowdown over",
+                    to_peer.slowdown_mean,
+                    at_most(1.0),
+                ));
+            }
+            _ => {}
+        }
     }
     bars
 }
@@ -244,10 +299,22 @@ mod tests {
             bars.iter()
                 .any(|bar| bar.what.contains("best mix") && !bar.met)
         );
+        let beside_fair = |what: &str| {
+            bars.iter()
+                .find(|bar| bar.what.ends_with(&format!("{what} fq-codel")))
+                .and_then(|bar| bar.figure)
+        };
+        assert_eq!(beside_fair("mean completion time over"), Some(0.5));
+        assert!(beside_fair("small p99 over").is_some());
         let mut report = sample_report();
         report.cells[0].group = "a";
         let bars = judge(&report);
         assert!(bars[0].what.contains("mean completion time over aging") && bars[0].met);
+        assert!(!bars.iter().any(|bar| bar.what.contains("fq-codel")));
+        assert!(
+            bars.iter()
+                .any(|bar| bar.what.ends_with("over port-rules") && bar.met)
+        );
         report.cells[0].load = 0.5;
         assert!(judge(&report).is_empty());
     }

@@ -9,7 +9,7 @@ use bed::{
     netns::SERVER_V4,
     played::{self, Played},
     stats::{Observation, millis},
-    thresholds::{self, Knowing},
+    thresholds::{self, Knowing, Sized},
     traffic::{Base, Marking, Play},
     wait, words,
     workload::{self, Demand, Item, Workload},
@@ -305,7 +305,7 @@ fn play_treeline(
 
 /// Cut points that are best for the very sizes of the workload: no baseline is to suffer from bad ones.
 pub(crate) fn tune(place: &Place<'_>, workload: &'static Workload, demand: &Demand) -> Tuned {
-    let sizes: Vec<u64> = workload
+    let sizes: Vec<Sized> = workload
         .schedule(
             &Demand {
                 length: Duration::from_secs(60),
@@ -314,11 +314,12 @@ pub(crate) fn tune(place: &Place<'_>, workload: &'static Workload, demand: &Dema
             LEARNING_SEED,
         )
         .iter()
-        .map(|item| item.reply_bytes)
+        .map(|item| Sized {
+            bytes: item.reply_bytes,
+            base_s: place.base.of(item.kept).as_secs_f64(),
+        })
         .collect();
-    let base_s = place.base.fresh.as_secs_f64();
-    let best =
-        |knowing| thresholds::best_cuts(&sizes, demand.rate_bps, demand.load, base_s, knowing);
+    let best = |knowing| thresholds::best_cuts(&sizes, demand.rate_bps, demand.load, knowing);
     Tuned {
         aging: best(Knowing::BytesSent),
         oracle: best(Knowing::Size),

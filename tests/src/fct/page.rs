@@ -24,6 +24,7 @@ const fn colour(scheme: Scheme) -> (u8, u8, u8) {
         Scheme::FqCodel => (190, 30, 45),
         Scheme::Fq => (225, 120, 120),
         Scheme::CakeBesteffort => (120, 60, 150),
+        Scheme::CakeDiffserv4 => (170, 120, 200),
         Scheme::Prio => (90, 90, 40),
         Scheme::Ets => (150, 150, 90),
         Scheme::Aging100k => (204, 121, 167),

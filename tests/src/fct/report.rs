@@ -153,7 +153,8 @@ impl SchemeReport {
             .collect();
     }
 
-    fn ratios(&self, other: &Self) -> Ratios {
+    /// This scheme's figures over another's in the same rounds.
+    pub(crate) fn ratios(&self, other: &Self) -> Ratios {
         let paired = |value: &dyn Fn(&RunReport) -> f64| {
             let ratios = self
                 .pairs(other)

@@ -7,7 +7,7 @@ use bed::{
     netns::UPLINK,
     peers::{Guard, Kernel, Peer, Plan, PortRule, Rank},
     scheme::{BANDS_BASE, Shaper},
-    traffic::{Counted, Mark, Marking},
+    traffic::{Counted, MARKED_SERVICES, Mark, Marking},
     workload::{FIRST_PORT, Service, Usually},
 };
 use clap::ValueEnum;
@@ -34,6 +34,10 @@ pub(crate) enum Scheme {
     Fq,
     /// CAKE without classes, where the kernel has it.
     CakeBesteffort,
+    /// CAKE with four tins, servers marking by service, where the kernel has it.
+    #[value(name = "cake-diffserv4")]
+    #[serde(rename = "cake-diffserv4")]
+    CakeDiffserv4,
     /// sch_prio by the same ports, where the kernel has it.
     Prio,
     /// ets by the same ports, where the kernel has it.
@@ -56,7 +60,7 @@ pub(crate) enum Scheme {
 
 impl Scheme {
     /// In the order of tables.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Fifo,
         Self::PfifoFast,
         Self::PortRules,
@@ -64,6 +68,7 @@ impl Scheme {
         Self::FqCodel,
         Self::Fq,
         Self::CakeBesteffort,
+        Self::CakeDiffserv4,
         Self::Prio,
         Self::Ets,
         Self::Aging100k,
@@ -85,6 +90,7 @@ impl Scheme {
             Self::FqCodel => "fq-codel",
             Self::Fq => "fq",
             Self::CakeBesteffort => "cake-besteffort",
+            Self::CakeDiffserv4 => "cake-diffserv4",
             Self::Prio => "prio",
             Self::Ets => "ets",
             Self::Aging100k => "aging-100k",
@@ -104,6 +110,7 @@ impl Scheme {
             Self::FqCodel => Peer::FqCodel,
             Self::Fq => Peer::Fq,
             Self::CakeBesteffort => Peer::CakeBesteffort,
+            Self::CakeDiffserv4 => Peer::CakeDiffserv4,
             Self::Prio => Peer::Prio,
             Self::Ets => Peer::Ets,
             _ => return None,
@@ -146,6 +153,7 @@ impl Tuned {
             | Scheme::FqCodel
             | Scheme::Fq
             | Scheme::CakeBesteffort
+            | Scheme::CakeDiffserv4
             | Scheme::Prio
             | Scheme::Ets
             | Scheme::Treeline => None,
@@ -170,6 +178,19 @@ impl Tuned {
             })
             .collect()
     }
+
+    /// The same administrator's marks, by RFC 4594: low-latency data AF21, bulk CS1, the rest unmarked.
+    fn marks(&self) -> Marking {
+        let mut marks = [0; MARKED_SERVICES];
+        for (mark, service) in marks.iter_mut().zip(self.services) {
+            *mark = match service.usually {
+                Usually::Interactive => 0x48,
+                Usually::Ordinary => 0,
+                Usually::Bulk => 0x20,
+            };
+        }
+        Marking::ByService(marks)
+    }
 }
 
 /// What stands on the uplink while a scheme is measured; dropping it clears the uplink.
@@ -181,14 +202,15 @@ pub(crate) enum Standing<'a> {
     Programs(&'a Treeline<'a>),
     Peer {
         _guard: Guard<'a>,
+        marking: Option<Marking>,
     },
 }
 
 impl Standing<'_> {
     pub(crate) const fn marking(&self) -> Option<Marking> {
         match self {
-            Self::Shaper { marking, .. } => *marking,
-            Self::Programs(_) | Self::Peer { .. } => None,
+            Self::Shaper { marking, .. } | Self::Peer { marking, .. } => *marking,
+            Self::Programs(_) => None,
         }
     }
 }
@@ -218,7 +240,10 @@ pub(crate) fn set_up<'a>(
         let rules = tuned.rules();
         let plan = plan(peer, rate_bps, &rules)?;
         let guard = plan.install(uplink, UPLINK)?;
-        return Ok(Standing::Peer { _guard: guard });
+        return Ok(Standing::Peer {
+            _guard: guard,
+            marking: peer.reads_marks().then(|| tuned.marks()),
+        });
     }
     let plain = |shaper| Standing::Shaper {
         _shaper: shaper,
@@ -281,7 +306,11 @@ pub(crate) fn describe(
     tuned: &Tuned,
 ) -> Result<Vec<String>> {
     if let Some(peer) = scheme.peer() {
-        return Ok(plan(peer, rate_bps, &tuned.rules())?.commands(UPLINK));
+        let mut commands = plan(peer, rate_bps, &tuned.rules())?.commands(UPLINK);
+        if peer.reads_marks() {
+            commands.push("the server marks by service: interactive AF21, bulk CS1".to_owned());
+        }
+        return Ok(commands);
     }
     let rate = format!("{rate_bps}bit");
     let one = |leaf: &str| {

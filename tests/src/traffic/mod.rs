@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 pub use self::{
     client::{Outcome, Play},
     request::{REQUEST_HEADER_BYTES, Request},
-    server::{Counted, Mark, Marking},
+    server::{Counted, MARKED_SERVICES, Mark, Marking},
 };
 use crate::{
     machine::{Disturbance, Watch},
@@ -113,7 +113,7 @@ pub fn run<A: Exchange>(
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = bed.server.thread("server", move || {
         let runtime = runtime()?;
-        let listeners = runtime.block_on(server::listen(play.server, ports))?;
+        let listeners = runtime.block_on(server::listen(play.server, ports, marking))?;
         ready.send(()).context("the run was given up")?;
         runtime.block_on(server::serve(listeners, marking, async {
             // A dropped sender means stop as well.
@@ -172,6 +172,14 @@ pub struct Base {
     pub kept: Duration,
     /// With the handshake.
     pub fresh: Duration,
+}
+
+impl Base {
+    /// That of a message by whether its connection is kept.
+    #[must_use]
+    pub const fn of(&self, kept: bool) -> Duration {
+        if kept { self.kept } else { self.fresh }
+    }
 }
 
 /// Measures [`Base`] as the median of some messages sent one at a time.

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::request::{REQUEST_HEADER_BYTES, Request};
+use crate::workload::FIRST_PORT;
 
 /// Replies are cut from here, so that sending costs one copy and no thought.
 static BLOB: [u8; 128 * 1024] = [0x5a; 128 * 1024];
@@ -44,7 +45,13 @@ pub enum Marking {
         /// Whose bytes count.
         counted: Counted,
     },
+    /// By the service alone, as an administrator marks them: the type of service of each port from
+    /// [`FIRST_PORT`] on. A listener's holds for all that it accepts, from the handshake on.
+    ByService([u8; MARKED_SERVICES]),
 }
+
+/// Services that can have a mark.
+pub const MARKED_SERVICES: usize = 8;
 
 /// What carries a band to the queue.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,13 +76,24 @@ pub enum Counted {
 /// # Errors
 ///
 /// When a port is taken.
-pub(super) async fn listen(address: IpAddr, ports: BTreeSet<u16>) -> Result<Vec<TcpListener>> {
+pub(super) async fn listen(
+    address: IpAddr,
+    ports: BTreeSet<u16>,
+    marking: Option<Marking>,
+) -> Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for port in ports {
         let at = SocketAddr::new(address, port);
         let listener = TcpListener::bind(at)
             .await
             .with_context(|| format!("cannot listen on {at}"))?;
+        if let Some(Marking::ByService(marks)) = marking
+            && let Some(tos) = port
+                .checked_sub(FIRST_PORT)
+                .and_then(|place| marks.get(usize::from(place)))
+        {
+            SockRef::from(&listener).set_tos_v4(u32::from(*tos))?;
+        }
         listeners.push(listener);
     }
     Ok(listeners)
@@ -161,6 +179,7 @@ fn mark(stream: &TcpStream, marking: Marking, request: &Request) -> io::Result<(
             Some(band) => carry(stream, Mark::Priority(base), band),
             None => Ok(()),
         },
+        Marking::ByService(_) => Ok(()),
         Marking::BySize { cuts, mark, .. } => {
             let band = NonZeroU8::MIN.saturating_add(cuts.band_of(request.reply_bytes));
             carry(stream, mark, band)
