@@ -127,7 +127,7 @@ impl Ground {
         .0
     }
 
-    /// The cuts of a model where those in force, or those of aging, stand without it.
+    /// The cuts of a model, where these are in force and those are what aging would have.
     fn for_model(
         &self,
         predictor: &impl Predictor,
@@ -151,7 +151,7 @@ impl Ground {
             let trusting = scope.spawn(move || own(0));
             let safe = own(FIRST_BYTES);
             let trusting = trusting.join();
-            (safe, trusting.expect("a replay has no reason to panic"))
+            (safe, trusting.expect("a search has no reason to panic"))
         });
         if trusting.1 < safe.1 - LEAST_OWN_CHANGE {
             trusting.0
