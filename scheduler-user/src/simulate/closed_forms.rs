@@ -202,7 +202,7 @@ fn check_expected(name: &str, jobs: &[Job], (paths, within): (&Paths, Within), l
         ..Bottleneck::of_rate(8_000_000_000)
     };
     let sizes: Vec<f64> = jobs.iter().map(|job| job.bytes).collect();
-    let [said] = expected((&sizes, 0.0), paths, &link, [load]);
+    let [said] = expected((&sizes, &[]), paths, &link, [load]);
     let measured = measured(jobs, Scheme::Bands(paths, within));
     near(
         &format!("{name}, expected time"),

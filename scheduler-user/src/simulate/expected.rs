@@ -18,15 +18,15 @@ struct Level {
 }
 
 /// Expected means over the messages of `paths`, of which `sizes` says the bytes, at each of some loads, as [`super::Tally`]
-/// counts them. Messages of at most `short_bytes` are summed up apart, too.
+/// counts them. Messages of at most so many bytes each are summed up apart, too.
 ///
 /// Takes O(messages × bands) and nothing more for another load.
-pub(crate) fn expected<const LOADS: usize>(
-    (sizes, short_bytes): (&[f64], f64),
+pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
+    (sizes, short_bytes): (&[f64], &[f64; SHORT]),
     paths: &Paths,
     link: &Bottleneck,
     loads: [f64; LOADS],
-) -> [Expected; LOADS] {
+) -> [Expected<SHORT>; LOADS] {
     let count = sizes.len().max(1) as f64;
     let mut levels = [Level::default(); BANDS];
     let mut total = 0.0;
@@ -44,7 +44,12 @@ pub(crate) fn expected<const LOADS: usize>(
         }
     }
     let queues = loads.map(|load| Queue::new(&levels, load * count / f64::max(total, 1.0)));
-    let mut sums = [Expected::default(); LOADS];
+    let none = Expected {
+        slowdown: 0.0,
+        fct_ns: 0.0,
+        short_ns: [0.0; SHORT],
+    };
+    let mut sums = [none; LOADS];
     for (message, bytes) in sizes.iter().enumerate() {
         let last = (paths.of(message).last()).map_or(0, |segment| usize::from(segment.band));
         let idle_ns = link.felt_ns(*bytes);
@@ -52,8 +57,10 @@ pub(crate) fn expected<const LOADS: usize>(
             let took_ns = link.felt_ns(queue.takes(*bytes, last, link.within));
             sum.slowdown += took_ns / idle_ns / count;
             sum.fct_ns += took_ns / count;
-            if *bytes <= short_bytes {
-                sum.short_ns += took_ns / count;
+            for (sum, bound) in sum.short_ns.iter_mut().zip(short_bytes) {
+                if bytes <= bound {
+                    *sum += took_ns / count;
+                }
             }
         }
     }
@@ -61,13 +68,13 @@ pub(crate) fn expected<const LOADS: usize>(
 }
 
 /// Means over messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Expected {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Expected<const SHORT: usize> {
     pub(crate) slowdown: f64,
     /// Completion time, nanoseconds.
     pub(crate) fct_ns: f64,
-    /// What the short ones add to that.
-    pub(crate) short_ns: f64,
+    /// What the short ones add to that, by what counts as short.
+    pub(crate) short_ns: [f64; SHORT],
 }
 
 /// The bands at one load.

@@ -37,8 +37,10 @@ const LEAST_CHANGE: f64 = 0.01;
 /// packet on.
 const LEAST_OWN_CHANGE: f64 = 0.002;
 
-/// What it costs that the shorter half of the messages takes longer than under aging, as a multiple of that ratio's logarithm:
-/// more than all others could win by it.
+/// Shares of the messages that count as short, each with all shorter ones.
+const SHORT_SHARES: [f64; 3] = [0.5, 0.8, 0.95];
+/// What it costs that short messages take longer than under aging, as a multiple of that ratio's logarithm: more than all
+/// others could win by it.
 const SHORT_WEIGHT: f64 = 2.0;
 
 /// A model with the cuts that suit it on these rows, and those that would suit aging there.
@@ -90,12 +92,14 @@ struct Ground {
     traffic: Traffic,
     link: Bottleneck,
     sizes: Vec<f64>,
-    /// Half of the messages are not longer.
-    short_bytes: f64,
+    /// Up to which messages are short.
+    short_bytes: [f64; SHORT_SHARES.len()],
 }
 
-/// Mean times of short messages, at each load, that nobody shall exceed.
-type Owed = [f64; LOADS.len()];
+/// Mean times of short messages, at each load, that are not to be exceeded.
+type Owed = [[f64; SHORT_SHARES.len()]; LOADS.len()];
+/// Of aging, which owes nobody anything.
+const NOTHING_OWED: Owed = [[f64::INFINITY; SHORT_SHARES.len()]; LOADS.len()];
 
 impl Ground {
     fn of(rows: &[Row], link: Bottleneck) -> Self {
@@ -103,12 +107,11 @@ impl Ground {
         let messages = traffic.messages().iter();
         let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
         let mut sorted = sizes.clone();
-        let middle = sorted.len() / 2;
-        let short_bytes =
-            (middle > 0).then(|| *sorted.select_nth_unstable_by(middle, f64::total_cmp).1);
+        sorted.sort_unstable_by(f64::total_cmp);
+        let bound = |share: f64| sorted.get((sorted.len() as f64 * share) as usize);
         Self {
+            short_bytes: SHORT_SHARES.map(|share| bound(share).copied().unwrap_or_default()),
             sizes,
-            short_bytes: short_bytes.unwrap_or_default(),
             traffic,
             link,
         }
@@ -119,12 +122,8 @@ impl Ground {
             return in_force;
         }
         let guessed = Guessed::of(&self.traffic.sized(), |_| None);
-        self.changed(
-            (&guessed, &[f64::INFINITY; LOADS.len()]),
-            in_force,
-            LEAST_CHANGE,
-        )
-        .0
+        self.changed((&guessed, &NOTHING_OWED), in_force, LEAST_CHANGE)
+            .0
     }
 
     /// The cuts of a model, where these are in force and those are what aging would have.
@@ -176,16 +175,25 @@ impl Ground {
         }
     }
 
-    fn expected(&self, guessed: &Guessed, thresholds: &Thresholds) -> [Expected; LOADS.len()] {
+    fn expected(
+        &self,
+        guessed: &Guessed,
+        thresholds: &Thresholds,
+    ) -> [Expected<{ SHORT_SHARES.len() }>; LOADS.len()] {
         let paths = guessed.paths(&thresholds.within(self.link.settings));
-        expected((&self.sizes, self.short_bytes), &paths, &self.link, LOADS)
+        expected((&self.sizes, &self.short_bytes), &paths, &self.link, LOADS)
     }
 
     /// Mean over loads of the logarithms of expected slowdown and completion time, and what short messages pay: less is better.
     fn cost(&self, (guessed, owed): (&Guessed, &Owed), thresholds: &Thresholds) -> f64 {
         let of_loads = self.expected(guessed, thresholds);
         mean(of_loads.iter().zip(owed).map(|(of, owed)| {
-            let paid = (of.short_ns / owed).ln().max(0.0);
+            let ratios = of
+                .short_ns
+                .iter()
+                .zip(owed)
+                .map(|(short, owed)| short / owed);
+            let paid = ratios.fold(1.0, f64::max).ln();
             SHORT_WEIGHT.mul_add(paid, f64::midpoint(of.slowdown.ln(), of.fct_ns.ln()))
         }))
     }
@@ -212,10 +220,13 @@ impl Ground {
                 _ => {}
             }
         }
-        for factor in STEPS {
+        let largest = self.sizes.iter().copied().fold(1.0, f64::max);
+        let rounds = std::iter::once(settlings()).chain(STEPS.map(steps));
+        for moves in rounds {
             loop {
                 let before = least;
-                for moved in neighbours(&at, factor) {
+                for step in &moves {
+                    let moved = step.of(&at, largest);
                     let Some(score) = look(&moved) else {
                         return (at, least);
                     };
@@ -275,27 +286,61 @@ pub(super) fn distribution_cuts(traffic: &Traffic) -> Vec<[u32; BANDS - 1]> {
     .to_vec()
 }
 
-/// Cuts moved by a factor either way, all at once and one at a time, and the first bytes.
-fn neighbours(at: &Thresholds, factor: f64) -> Vec<Thresholds> {
-    let now = at.cuts_bytes.map(f64::from);
+/// One change of the cuts or the first bytes.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    /// All cuts by a factor.
+    All(f64),
+    /// One cut by a factor.
+    One(usize, f64),
+    /// The first bytes by a factor.
+    First(f64),
+    /// One cut to the middle of a gap between the others: step by step it would have to pass worse places.
+    Settle { cut: usize, gap: usize },
+}
+
+impl Move {
+    fn of(self, at: &Thresholds, largest: f64) -> Thresholds {
+        let mut cuts = at.cuts_bytes.map(f64::from);
+        let mut first_bytes = f64::from(at.first_bytes);
+        match self {
+            Self::All(factor) => cuts = cuts.map(|cut| cut * factor),
+            Self::One(cut, factor) => cuts[cut] *= factor,
+            Self::First(factor) => first_bytes *= factor,
+            Self::Settle { cut, gap } => {
+                // The gaps of the others, the first from a quarter of the least, the last to the largest message.
+                let others = |place: usize| cuts[place + usize::from(place >= cut)];
+                let from = gap.checked_sub(1).map_or_else(|| others(0) / 4.0, others);
+                let to = if gap < cuts.len() - 1 {
+                    others(gap)
+                } else {
+                    largest
+                };
+                cuts[cut] = (from * to.max(from)).sqrt();
+            }
+        }
+        Thresholds {
+            cuts_bytes: ascending(cuts),
+            first_bytes: first_bytes as u32,
+        }
+    }
+}
+
+/// Each by a factor either way, from the lowest cut.
+fn steps(factor: f64) -> Vec<Move> {
     let either = [factor, 1.0 / factor];
-    let cuts = either.into_iter().flat_map(|factor| {
-        let one = move |place: usize| {
-            let mut cuts = now;
-            cuts[place] *= factor;
-            cuts
-        };
-        std::iter::once(now.map(|cut| cut * factor)).chain((0..now.len()).map(one))
-    });
-    let with_cuts = cuts.map(|cuts| Thresholds {
-        cuts_bytes: ascending(cuts),
-        ..*at
-    });
-    let with_first = either.map(|factor| Thresholds {
-        first_bytes: (f64::from(at.first_bytes) * factor) as u32,
-        ..*at
-    });
-    with_cuts.chain(with_first).collect()
+    let one = (0..BANDS - 1).flat_map(|cut| either.map(|by| Move::One(cut, by)));
+    (either.map(Move::All).into_iter())
+        .chain(one)
+        .chain(either.map(Move::First))
+        .collect()
+}
+
+/// Each cut to each gap between the others.
+fn settlings() -> Vec<Move> {
+    let cuts = (0..BANDS - 1).rev();
+    cuts.flat_map(|cut| (0..BANDS - 1).map(move |gap| Move::Settle { cut, gap }))
+        .collect()
 }
 
 fn ascending(mut cuts: [f64; BANDS - 1]) -> [u32; BANDS - 1] {
@@ -378,6 +423,32 @@ mod tests {
         let [before, after] =
             [model.thresholds, fitted.thresholds].map(|it| replayed(&ground, &guessed, &it));
         assert!(after < before - 0.05, "{after} after {before}");
+    }
+
+    #[test]
+    fn short_messages_do_not_pay_for_the_others() {
+        let limits = limits();
+        let parts = split(&small_host(Hangs::Service, 4), &limits);
+        let model = DecisionTree::default().train(&parts.train).unwrap();
+        let ground = Ground::of(&parts.train, limits.link);
+        let predictor = InKernel(compile(&model).unwrap());
+        let [unguessed, guessed] = [false, true].map(|knows| {
+            Guessed::of(&ground.traffic.sized(), |row| {
+                knows.then(|| predictor.bytes_to_come(row))
+            })
+        });
+        let aging = ground.for_aging(limits.aging);
+        let owed = ground.expected(&unguessed, &aging).map(|of| of.short_ns);
+        let in_force = Thresholds::from(&limits.link.settings);
+        let own = ground.for_model(&predictor, (in_force, aging));
+        let short = ground.expected(&guessed, &own).map(|of| of.short_ns);
+        for (short, owed) in short.into_iter().flatten().zip(owed.into_iter().flatten()) {
+            assert!(short <= owed * 1.02, "{short} ns instead of {owed}");
+        }
+        // Without the price they would.
+        let (careless, _) = ground.search((&guessed, &NOTHING_OWED), &in_force);
+        let short = ground.expected(&guessed, &careless).map(|of| of.short_ns);
+        println!("{own:?}: {owed:?} ns owed; {careless:?}: {short:?}");
     }
 
     #[test]
