@@ -20,7 +20,7 @@ struct Level {
 /// Expected means over the messages of `paths`, of which `sizes` says the bytes, at each of some loads, as [`super::Tally`]
 /// counts them. Messages of at most so many bytes each are summed up apart, too.
 ///
-/// Takes O(messages × bands) and nothing more for another load.
+/// Takes O(messages × (bands + loads)).
 pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
     (sizes, short_bytes): (&[f64], &[f64; SHORT]),
     paths: &Paths,

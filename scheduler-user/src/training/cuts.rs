@@ -445,10 +445,6 @@ mod tests {
         for (short, owed) in short.into_iter().flatten().zip(owed.into_iter().flatten()) {
             assert!(short <= owed * 1.02, "{short} ns instead of {owed}");
         }
-        // Without the price they would.
-        let (careless, _) = ground.search((&guessed, &NOTHING_OWED), &in_force);
-        let short = ground.expected(&guessed, &careless).map(|of| of.short_ns);
-        println!("{own:?}: {owed:?} ns owed; {careless:?}: {short:?}");
     }
 
     #[test]
