@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     agent::{Running, Treeline},
+    machine::Awake,
     mix::{self, Arrival, Plan},
     netns::{Bed, SERVER_V4},
     options::{Format, Options},
@@ -41,6 +42,7 @@ pub fn demo(options: &Options) -> Result<()> {
         "--load must lie between 0 and 1"
     );
     wait::catch_interrupts()?;
+    let _awake = Awake::keep();
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let bed = Bed::host()?;

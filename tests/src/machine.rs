@@ -1,7 +1,9 @@
 //! Whether the machine was busy with something else during a run.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -91,6 +93,32 @@ pub fn is_real_time() -> Result<bool> {
     let behind_the_name = stat.rsplit(')').next().unwrap_or("");
     let policy = behind_the_name.split_whitespace().nth(POLICY);
     Ok(policy.is_some_and(|policy| FIFO_OR_ROUND_ROBIN.contains(&policy)))
+}
+
+/// While this lives, a processor with nothing to do waits instead of halting: to wake a halted virtual processor takes
+/// as long as a small message on an idle link, now more and now less of it.
+#[derive(Debug)]
+pub struct Awake(Option<File>);
+
+impl Awake {
+    /// Asks for it as PM QoS has it (Documentation/power/pm_qos_interface.rst in Linux): a file that is held open.
+    #[must_use]
+    pub fn keep() -> Self {
+        Self(Self::ask(Path::new("/dev/cpu_dma_latency")).ok())
+    }
+
+    fn ask(device: &Path) -> io::Result<File> {
+        const NO_LATENCY_US: i32 = 0;
+        let mut file = OpenOptions::new().write(true).open(device)?;
+        file.write_all(&NO_LATENCY_US.to_ne_bytes())?;
+        Ok(file)
+    }
+
+    /// Whether the kernel took it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 /// Follows /proc/stat while a run lasts.

@@ -74,9 +74,9 @@ fn classes(device: &str, verb: &str, plan: &Plan) -> Vec<String> {
         "tc class {verb} dev {device} parent {root} classid {link} htb rate {rate} ceil {rate} burst {burst_bytes}b \
          cburst {burst_bytes}b quantum {QUANTUM_BYTES} prio 0"
     )];
-    let guarantee = format_rate(plan.guarantee_bps());
     commands.extend((0..plan.bands).map(|band| {
         let class = handle_text(class_handle(band));
+        let guarantee = format_rate(plan.rate_of(band));
         format!(
             "tc class {verb} dev {device} parent {link} classid {class} htb rate {guarantee} ceil {rate} burst \
              {GUARANTEED_BURST_BYTES}b cburst {burst_bytes}b quantum {QUANTUM_BYTES} prio {band}"
@@ -103,11 +103,13 @@ mod tests {
             "{}",
             commands[1]
         );
-        assert!(
-            commands[2].contains("classid 7e:1 htb rate 950kbit"),
-            "{}",
-            commands[2]
-        );
+        // The top band has what seven hundredths leave.
+        for (command, class) in [
+            (2, "classid 7e:1 htb rate 88.35mbit"),
+            (3, "classid 7e:2 htb rate 950kbit"),
+        ] {
+            assert!(commands[command].contains(class), "{}", commands[command]);
+        }
         assert_eq!(
             commands[17],
             "tc qdisc add dev eth0 parent 7e:8 pfifo limit 125"

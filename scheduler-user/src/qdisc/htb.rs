@@ -65,7 +65,7 @@ impl ClassOptions {
 
     /// A band's class.
     pub(super) fn band(plan: &Plan, band: u8) -> Self {
-        let rate_bps = plan.guarantee_bps();
+        let rate_bps = plan.rate_of(band);
         Self {
             rate_bps,
             burst_ticks: ticks(GUARANTEED_BURST_BYTES, rate_bps),

@@ -63,6 +63,21 @@ impl Plan {
         }
     }
 
+    /// The rate that a band may send at whatever goes on in the others.
+    ///
+    /// The top band has what the others leave. It may take as much by its priority; within its own rate it does not wait until
+    /// a long packet of a lower band, which the link's class has sent on credit, is paid off.
+    pub(super) fn rate_of(&self, band: u8) -> u64 {
+        let each = self.guarantee_bps();
+        match band {
+            0 => each.max(
+                self.rate_bps
+                    .saturating_sub(each * u64::from(self.bands - 1)),
+            ),
+            _ => each,
+        }
+    }
+
     /// The rate that each band gets at least.
     pub(super) fn guarantee_bps(&self) -> u64 {
         self.guaranteed_bps.unwrap_or_else(|| {
@@ -109,6 +124,20 @@ mod tests {
             ..Plan::new(100_000_000)
         };
         assert_eq!(explicit.guarantee_bps(), 5_000);
+    }
+
+    #[test]
+    fn the_top_band_has_what_the_others_leave() {
+        let rates = |plan: Plan| (0..plan.bands).map(|band| plan.rate_of(band)).sum::<u64>();
+        for rate_bps in [80_000, 1_000_000, 95_000_000] {
+            assert_eq!(rates(Plan::new(rate_bps)), rate_bps);
+        }
+        assert_eq!(Plan::new(100_000_000).rate_of(0), 93_000_000);
+        let one = Plan {
+            bands: 1,
+            ..Plan::new(100_000_000)
+        };
+        assert_eq!(one.rate_of(0), 100_000_000);
     }
 
     #[test]

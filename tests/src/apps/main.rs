@@ -20,7 +20,7 @@ mod stage;
 use std::{fs, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
-use bed::{netns::Bed, wait};
+use bed::{machine::Awake, netns::Bed, wait};
 use clap::Parser as _;
 
 use crate::{
@@ -70,6 +70,7 @@ fn bench(options: &Options) -> Result<()> {
         "no application is installed; `--list` names packages"
     );
     wait::catch_interrupts()?;
+    let _awake = Awake::keep();
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let bed = Bed::host()?;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use bed::{
     agent::Treeline,
     beds::Bed,
-    machine,
+    machine::{self, Awake},
     options::Format,
     stats::millis,
     traffic::{self, Base},
@@ -40,6 +40,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) progress: Progress,
     pub(crate) log: PathBuf,
     binary: PathBuf,
+    awake: Awake,
 }
 
 impl<'a> Bench<'a> {
@@ -51,6 +52,7 @@ impl<'a> Bench<'a> {
             schemes: options.schemes(),
             progress,
             log: options.out.join("fct-agent.log"),
+            awake: Awake::keep(),
             // Where this process can't tell where it is, the name has to do.
             binary: options
                 .treeline
@@ -88,7 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::write(&bench.log, "").with_context(|| format!("cannot write {}", bench.log.display()))?;
     let mut report = Report {
         schema: SCHEMA,
-        setting: setting(options)?,
+        setting: setting(&bench)?,
         cells: Vec::new(),
         saturation: Vec::new(),
         changes: Vec::new(),
@@ -196,7 +198,8 @@ pub(crate) fn run_length(options: &Options) -> Duration {
     Duration::from_secs(options.run_s().into()) + AROUND_A_RUN
 }
 
-fn setting(options: &Options) -> Result<Setting> {
+fn setting(bench: &Bench<'_>) -> Result<Setting> {
+    let options = bench.options;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?
         .trim()
         .to_owned();
@@ -208,6 +211,7 @@ fn setting(options: &Options) -> Result<Setting> {
         kernel,
         processors: std::thread::available_parallelism()?.get(),
         real_time: machine::is_real_time()?,
+        awake: bench.awake.is_kept(),
         congestion_control: bed::netns::CONGESTION_CONTROL,
         seed: options.seed,
         rate_bps: options.rate,

@@ -56,11 +56,7 @@ pub(crate) fn render(report: &Report) -> Result<String> {
         setting.seed,
         escape(&setting.kernel),
         setting.processors,
-        if setting.real_time {
-            ", generator at real-time priority"
-        } else {
-            ""
-        },
+        setting.against_noise(),
         escape(&setting.command),
     );
     bars_table(&mut page, report)?;

@@ -27,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) processors: usize,
     /// Whether the generator ran under a real-time policy.
     pub(crate) real_time: bool,
+    /// Whether idle processors waited instead of halting.
+    pub(crate) awake: bool,
     pub(crate) congestion_control: &'static str,
     pub(crate) seed: u64,
     pub(crate) rate_bps: u64,
@@ -39,6 +41,20 @@ pub(crate) struct Setting {
     pub(crate) learning_s: u32,
     pub(crate) gso_max_bytes: u32,
     pub(crate) treeline_cuts: TreelineCuts,
+}
+
+impl Setting {
+    /// What was done against noise of the machine, in words.
+    pub(crate) fn against_noise(&self) -> String {
+        let done = [
+            (self.real_time, ", generator at real-time priority"),
+            (self.awake, ", processors kept awake"),
+        ];
+        let done = done
+            .into_iter()
+            .filter_map(|(is_done, words)| is_done.then_some(words));
+        done.collect()
+    }
 }
 
 /// The whole report.
@@ -291,6 +307,7 @@ pub(crate) mod tests {
                 kernel: "6.18.0".into(),
                 processors: 2,
                 real_time: false,
+                awake: true,
                 congestion_control: "cubic",
                 seed: 1,
                 rate_bps: 200_000_000,

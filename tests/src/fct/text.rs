@@ -33,11 +33,7 @@ impl Report {
             setting.run_s,
             setting.kernel,
             setting.seed,
-            if setting.real_time {
-                ", generator at real-time priority"
-            } else {
-                ""
-            }
+            setting.against_noise()
         )?;
         for cell in &self.cells {
             write_cell(text, cell)?;

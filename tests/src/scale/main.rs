@@ -11,7 +11,7 @@ mod wires;
 use std::{env, fs, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
-use bed::wait;
+use bed::{machine::Awake, wait};
 use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use treeline::qdisc;
@@ -130,6 +130,7 @@ fn bench(options: &Options) -> Result<()> {
         "--load must lie between 0 and 1"
     );
     wait::catch_interrupts()?;
+    let _awake = Awake::keep();
     raise_descriptors(u64::from(options.connections) + 500)?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;

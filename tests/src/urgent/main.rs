@@ -17,7 +17,14 @@ mod scheme;
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use bed::{beds::Bed, machine::Watch, netns::UPLINK, options::Format, peers::Kernel, wait};
+use bed::{
+    beds::Bed,
+    machine::{Awake, Watch},
+    netns::UPLINK,
+    options::Format,
+    peers::Kernel,
+    wait,
+};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -32,7 +39,7 @@ use crate::{
 #[derive(Clone, Debug, Parser)]
 #[command(name = "treeline-bench-urgent")]
 pub(crate) struct Options {
-    /// Schemes: aging, aging-plain (no streams), aging-sure (a quarter for the top band), treeline, or a peer [default: all that the kernel has]
+    /// Schemes: aging, aging-plain (no streams), treeline, or a peer [default: all that the kernel has]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     schemes: Vec<Scheme>,
     /// Where the bottleneck is
@@ -115,6 +122,7 @@ fn run(options: &Options) -> Result<()> {
         "--web-load must lie between 0 and 1"
     );
     wait::catch_interrupts()?;
+    let _awake = Awake::keep();
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let kernel = Kernel::ask()?;

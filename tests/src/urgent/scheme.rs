@@ -24,8 +24,6 @@ pub(crate) enum Scheme {
     AgingPlain,
     /// treeline's programs without a model.
     Aging,
-    /// The same, the top band being sure of a quarter of the link, in bursts of ten packets.
-    AgingSure,
     /// With the agent, and the model that it learned from such traffic.
     Treeline,
 }
@@ -37,7 +35,6 @@ impl FromStr for Scheme {
         match name {
             "aging-plain" => Ok(Self::AgingPlain),
             "aging" => Ok(Self::Aging),
-            "aging-sure" => Ok(Self::AgingSure),
             "treeline" => Ok(Self::Treeline),
             peer => Peer::from_str(peer, false).map(Self::Peer),
         }
@@ -50,7 +47,6 @@ impl Scheme {
             Self::Peer(peer) => peer.name(),
             Self::AgingPlain => "aging-plain",
             Self::Aging => "aging",
-            Self::AgingSure => "aging-sure",
             Self::Treeline => "treeline",
         }
     }
@@ -167,26 +163,15 @@ impl<'a> Stage<'a> {
                 let agent = self.treeline.run(&self.log, TRAIN_EVERY)?;
                 Ok(Standing::Programs(&self.treeline, Some(agent)))
             }
-            Scheme::Aging | Scheme::AgingPlain | Scheme::AgingSure => {
+            Scheme::Aging | Scheme::AgingPlain => {
                 self.treeline.up_without_model()?;
                 let standing = Standing::Programs(&self.treeline, None);
-                match scheme {
-                    Scheme::AgingPlain => self.without_streams()?,
-                    Scheme::AgingSure => drop(self.bed.shaped().tc(&self.sure_class())?),
-                    _ => {}
+                if scheme == Scheme::AgingPlain {
+                    self.without_streams()?;
                 }
                 Ok(standing)
             }
         }
-    }
-
-    fn sure_class(&self) -> String {
-        let rate = self.treeline.rate_bps;
-        format!(
-            "class change dev {UPLINK} parent 7e:ff classid 7e:1 htb rate {}bit ceil {rate}bit burst 16000 cburst 16000 \
-             quantum 60000 prio 0",
-            rate / 4
-        )
     }
 
     fn without_streams(&self) -> Result<()> {
@@ -228,10 +213,6 @@ impl<'a> Stage<'a> {
                 "treeline up {UPLINK} --rate {rate} --model none, and in its settings stream_window_us = 0"
             )],
             Scheme::Aging => vec![format!("treeline up {UPLINK} --rate {rate} --model none")],
-            Scheme::AgingSure => vec![
-                format!("treeline up {UPLINK} --rate {rate} --model none"),
-                self.sure_class(),
-            ],
             Scheme::Treeline => vec![format!(
                 "treeline run {UPLINK} --rate {rate}, after it has learned from such traffic"
             )],

@@ -34,8 +34,9 @@ fn the_hierarchy_is_what_tc_shows() {
     for band in 0..8 {
         let line = class(&format!("7e:{}", band + 1));
         assert!(line.contains(" parent 7e:ff "), "{line}");
+        let rate = if band == 0 { "93Mbit" } else { "1Mbit" };
         assert!(
-            line.contains(&format!(" prio {band} rate 1Mbit ceil 100Mbit ")),
+            line.contains(&format!(" prio {band} rate {rate} ceil 100Mbit ")),
             "{line}"
         );
     }
@@ -54,8 +55,9 @@ fn the_hierarchy_is_what_tc_shows() {
 fn our_classes_equal_those_that_tc_makes() {
     let Some(link) = Link::new() else { return };
     let plan = Plan {
-        bands: 1,
-        guaranteed_bps: Some(2_000_000),
+        bands: 2,
+        // Whole microseconds for a burst, to which tc rounds.
+        guaranteed_bps: Some(20_000_000),
         ..Plan::new(100_000_000)
     };
     link.install(&plan).unwrap();
@@ -66,10 +68,12 @@ fn our_classes_equal_those_that_tc_makes() {
         "class add dev near parent 7e: classid 7e:ff htb rate 100mbit ceil 100mbit \
          burst 16000 cburst 16000 quantum 60000",
     );
-    link.tc(
-        "class add dev near parent 7e:ff classid 7e:1 htb rate 2mbit ceil 100mbit \
-         burst 1600 cburst 16000 quantum 60000 prio 0",
-    );
+    for (class, rate, prio) in [(1, "80mbit", 0), (2, "20mbit", 1)] {
+        link.tc(&format!(
+            "class add dev near parent 7e:ff classid 7e:{class} htb rate {rate} ceil 100mbit \
+             burst 1600 cburst 16000 quantum 60000 prio {prio}"
+        ));
+    }
     let without_leaf = |text: &str| {
         let mut lines: Vec<String> = text
             .lines()
