@@ -6,7 +6,8 @@
 //! with levels that end at `c[k]`, a message of size `x` in level `k` takes
 //! `(W[k] + x) / (1 - load[k-1])`, where `load[k]` and `W[k] = rate * second moment / 2 / (1 - load[k])`
 //! count of each message what it sends in levels up to `k`: its first `c[k]` bytes under
-//! aging, all or nothing under the oracle.
+//! aging, all or nothing under the oracle. All but the top level, which is sure of its rate, also wait for half a
+//! packet of a later one that is under way.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use scheduler_common::class::{BANDS, Cuts};
@@ -36,6 +37,17 @@ pub struct Sized {
     pub base_s: f64,
 }
 
+/// What they share.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Its rate.
+    pub rate_bps: u64,
+    /// Share of it that they ask for.
+    pub load: f64,
+    /// Bytes that are sent at a time: a packet, or a super-packet.
+    pub packet_bytes: u32,
+}
+
 /// Sums over the sorted sizes up to each place.
 #[derive(Debug)]
 struct Sums {
@@ -48,10 +60,14 @@ struct Sums {
     share: Vec<f64>,
     /// Messages a second at the wanted load.
     arrivals: f64,
+    load: f64,
+    /// Seconds that the link takes for what nothing interrupts.
+    packet_s: f64,
 }
 
 impl Sums {
-    fn new(messages: &[Sized], rate_bps: u64, load: f64) -> Self {
+    fn new(messages: &[Sized], link: &Link) -> Self {
+        let Link { rate_bps, load, .. } = *link;
         let mut messages: Vec<(f64, f64)> = messages
             .iter()
             .map(|message| (message.bytes as f64 * 8.0 / rate_bps as f64, message.base_s))
@@ -72,6 +88,8 @@ impl Sums {
             inverse: running(|x, base| 1.0 / (x + base)),
             share: running(|x, base| x / (x + base)),
             arrivals: load * seconds.len() as f64 / total.max(f64::MIN_POSITIVE),
+            load,
+            packet_s: f64::from(link.packet_bytes) * 8.0 / rate_bps as f64,
             seconds,
         }
     }
@@ -96,9 +114,13 @@ impl Sums {
     fn cost(&self, cuts_s: &[f64], knowing: Knowing) -> f64 {
         let (mut time, mut slowdown) = (0.0, 0.0);
         let (mut from, mut load_above) = (0, 0.0);
-        for cut in cuts_s.iter().copied().chain([f64::INFINITY]) {
+        let cuts_s = cuts_s.iter().copied().chain([f64::INFINITY]);
+        for (level, cut) in cuts_s.enumerate() {
             let to = self.seconds.partition_point(|x| *x <= cut);
-            let (load, work) = self.up_to(cut, knowing);
+            let (load, mut work) = self.up_to(cut, knowing);
+            if level > 0 {
+                work += (self.load - load).max(0.0) * self.packet_s / 2.0;
+            }
             let left = 1.0 - load_above;
             let sum = |sums: &[f64]| sums[to] - sums[from];
             time += (sum(&self.first) + (to - from) as f64 * work) / left;
@@ -133,8 +155,8 @@ fn descend(
 
 /// The cuts under which such messages fare best: mean completion time and mean slowdown count alike.
 #[must_use]
-pub fn best_cuts(messages: &[Sized], rate_bps: u64, load: f64, knowing: Knowing) -> Cuts {
-    let sums = Sums::new(messages, rate_bps, load);
+pub fn best_cuts(messages: &[Sized], link: &Link, knowing: Knowing) -> Cuts {
+    let sums = Sums::new(messages, link);
     let (Some(low), Some(high)) = (sums.seconds.first(), sums.seconds.last()) else {
         return Cuts::default();
     };
@@ -154,7 +176,7 @@ pub fn best_cuts(messages: &[Sized], rate_bps: u64, load: f64, knowing: Knowing)
         .min_by(|a, b| cost(a).total_cmp(&cost(b)))
         .unwrap_or_default();
     Cuts {
-        bytes: cuts_of(&chosen).map(|seconds| (seconds * rate_bps as f64 / 8.0) as u32),
+        bytes: cuts_of(&chosen).map(|seconds| (seconds * link.rate_bps as f64 / 8.0) as u32),
         _pad: 0,
     }
 }
@@ -163,7 +185,11 @@ pub fn best_cuts(messages: &[Sized], rate_bps: u64, load: f64, knowing: Knowing)
 mod tests {
     use super::*;
 
-    const RATE_BPS: u64 = 200_000_000;
+    const LINK: Link = Link {
+        rate_bps: 200_000_000,
+        load: 0.8,
+        packet_bytes: 1514,
+    };
 
     fn web_search(base_s: f64) -> Vec<Sized> {
         let sizes = crate::workload::Sizes::all_of(crate::workload::sizes::WEB_SEARCH);
@@ -176,11 +202,11 @@ mod tests {
     }
 
     fn slowdown_and_time(cuts: &Cuts, knowing: Knowing) -> f64 {
-        let sums = Sums::new(&web_search(2e-4), RATE_BPS, 0.8);
+        let sums = Sums::new(&web_search(2e-4), &LINK);
         sums.cost(
             &cuts
                 .bytes
-                .map(|bytes| f64::from(bytes) * 8.0 / RATE_BPS as f64),
+                .map(|bytes| f64::from(bytes) * 8.0 / LINK.rate_bps as f64),
             knowing,
         )
     }
@@ -192,7 +218,12 @@ mod tests {
             bytes: 125_000,
             base_s: 0.0,
         };
-        let sums = Sums::new(&[alike; 50], 1_000_000_000, 0.5);
+        let link = Link {
+            rate_bps: 1_000_000_000,
+            load: 0.5,
+            packet_bytes: 0,
+        };
+        let sums = Sums::new(&[alike; 50], &link);
         let none = [f64::INFINITY; BANDS - 1];
         for knowing in [Knowing::BytesSent, Knowing::Size] {
             let cost = sums.cost(&none, knowing);
@@ -210,7 +241,7 @@ mod tests {
             _pad: 0,
         };
         for knowing in [Knowing::BytesSent, Knowing::Size] {
-            let best = best_cuts(&web_search(2e-4), RATE_BPS, 0.8, knowing);
+            let best = best_cuts(&web_search(2e-4), &LINK, knowing);
             assert!(best.bytes.is_sorted(), "{best:?}");
             for other in [published, Cuts::default()] {
                 assert!(
@@ -223,14 +254,14 @@ mod tests {
 
     #[test]
     fn where_a_message_of_no_length_takes_less_short_ones_are_kept_apart_more() {
-        let first = |base_s| best_cuts(&web_search(base_s), RATE_BPS, 0.8, Knowing::Size).bytes[0];
+        let first = |base_s| best_cuts(&web_search(base_s), &LINK, Knowing::Size).bytes[0];
         assert!(first(5e-5) < first(5e-3), "{} {}", first(5e-5), first(5e-3));
     }
 
     #[test]
     fn knowing_the_size_is_better_than_knowing_the_bytes_sent() {
         let cost = |knowing| {
-            let best = best_cuts(&web_search(2e-4), RATE_BPS, 0.8, knowing);
+            let best = best_cuts(&web_search(2e-4), &LINK, knowing);
             slowdown_and_time(&best, knowing)
         };
         assert!(cost(Knowing::Size) < cost(Knowing::BytesSent) - 0.1);

@@ -19,6 +19,8 @@ pub struct Bottleneck {
     /// What a message takes on an idle link beside its bytes: round trips, the ends' own work. Without it a
     /// message of 100 bytes that waits for one packet would count as slowed down fifteenfold.
     pub base_ns: u64,
+    /// Bytes that it sends at a time, which nothing interrupts; 0 where any byte may follow any other, as in a replay.
+    pub packet_bytes: u64,
     /// Cuts and first bytes.
     pub settings: Settings,
     /// How messages of one band share it.
@@ -32,6 +34,7 @@ impl Bottleneck {
         Self {
             rate_bps: rate_bps.max(1),
             base_ns: 60_000,
+            packet_bytes: 0,
             settings: Settings::default(),
             within: Within::default(),
         }

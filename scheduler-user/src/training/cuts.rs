@@ -5,7 +5,10 @@
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
 //! What is found has to hold on later messages, as they came: the judge sees to that.
 
-use scheduler_common::class::{BANDS, FIRST_BYTES};
+use scheduler_common::{
+    class::{BANDS, FIRST_BYTES},
+    features::Feature,
+};
 
 use super::{
     JudgeLimits,
@@ -108,6 +111,10 @@ impl Ground {
         let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
         let mut sorted = sizes.clone();
         sorted.sort_unstable_by(f64::total_cmp);
+        let link = Bottleneck {
+            packet_bytes: packet_bytes(rows),
+            ..link
+        };
         let bound = |share: f64| sorted.get((sorted.len() as f64 * share) as usize);
         Self {
             short_bytes: SHORT_SHARES.map(|share| bound(share).copied().unwrap_or_default()),
@@ -241,6 +248,15 @@ impl Ground {
         }
         (at, least)
     }
+}
+
+/// Bytes of the packet, or super-packet, that a byte is sent in on average.
+fn packet_bytes(rows: &[Row]) -> u64 {
+    let (bytes, squares) = rows.iter().fold((0, 0), |(bytes, squares), row| {
+        let packet = u64::from(row.feature(Feature::PacketBytes));
+        (bytes + packet, squares + packet * packet)
+    });
+    squares / bytes.max(1)
 }
 
 /// Mean over loads of the logarithms of mean slowdown and mean completion time: less is better.

@@ -9,7 +9,7 @@ use bed::{
     netns::SERVER_V4,
     played::{self, Played},
     stats::{Observation, millis},
-    thresholds::{self, Knowing, Sized},
+    thresholds::{self, Knowing, Link, Sized},
     traffic::{Base, Marking, Play},
     wait, words,
     workload::{self, Demand, Item, Workload},
@@ -34,6 +34,8 @@ pub(crate) const TRAIN_EVERY: Duration = Duration::from_secs(4);
 /// Training cycles while measuring: what was learned before is what is measured.
 const MEASURED_TRAIN_EVERY: Duration = Duration::from_secs(60);
 const MODEL_LIMIT: Duration = Duration::from_secs(20);
+/// The longest packet that a router sends, with its Ethernet header.
+const FRAME_BYTES: u32 = 1514;
 /// After the last message, how long to wait for the replies.
 pub(crate) const DRAIN: Duration = Duration::from_secs(15);
 /// Added to the seed while learning, so that no measured message is learned by heart.
@@ -44,6 +46,8 @@ pub(crate) struct Place<'a> {
     pub(crate) kind: BedKind,
     pub(crate) bed: &'a Bed,
     pub(crate) base: Base,
+    /// What its uplink sends at a time.
+    pub(crate) packet_bytes: u32,
     /// What learns.
     pub(crate) treeline: Treeline<'a>,
     /// What never does: another instance, so that it takes nobody's model out.
@@ -62,6 +66,10 @@ impl<'a> Place<'a> {
             kind,
             bed,
             base,
+            packet_bytes: match kind {
+                BedKind::Host => bench.options.gso_max_bytes(),
+                BedKind::Router => FRAME_BYTES,
+            },
             treeline: bench.treeline(bed, what),
             aging: bench.treeline(bed, "aging"),
         }
@@ -319,7 +327,12 @@ pub(crate) fn tune(place: &Place<'_>, workload: &'static Workload, demand: &Dema
             base_s: place.base.of(item.kept).as_secs_f64(),
         })
         .collect();
-    let best = |knowing| thresholds::best_cuts(&sizes, demand.rate_bps, demand.load, knowing);
+    let link = Link {
+        rate_bps: demand.rate_bps,
+        load: demand.load,
+        packet_bytes: place.packet_bytes,
+    };
+    let best = |knowing| thresholds::best_cuts(&sizes, &link, knowing);
     Tuned {
         aging: best(Knowing::BytesSent),
         oracle: best(Knowing::Size),
