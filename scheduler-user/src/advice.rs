@@ -9,7 +9,7 @@ use crate::{
     dataset::Row,
     learning::unix_now_s,
     model::{Model, Thresholds, compile},
-    simulate::{Bottleneck, Paths, Replay, Scheme, Traffic, replay},
+    simulate::{Bottleneck, Paths, Replay, Scheme, Traffic, banded, replay},
     training::{JudgeLimits, split},
 };
 
@@ -169,7 +169,8 @@ impl Ran {
         let sized = traffic.sized();
         let aging = Paths::of_verdicts(&sized, &aging.within(link.settings), |_| None);
         let learned = Paths::of_verdicts(&sized, &learned.within(link.settings), guess);
-        let banded = |paths: &Paths| replay(&jobs, Scheme::Bands(paths, link.within));
+        let link = link.under(traffic);
+        let banded = |paths: &Paths| banded(&jobs, paths, &link);
         Self {
             fifo: replay(&jobs, Scheme::Fifo),
             aging: banded(&aging),

@@ -10,7 +10,7 @@
 
 use scheduler_common::class::BANDS;
 
-use super::{Bottleneck, Paths, Within};
+use super::{Bottleneck, Job, Paths, Scheme, Segment, Within, replay};
 
 /// Sums over messages of what the bands before and up to each hold of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,21 +31,8 @@ pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
     loads: [f64; LOADS],
 ) -> [Expected<SHORT>; LOADS] {
     let count = sizes.len().max(1) as f64;
-    let mut levels = [Level::default(); BANDS];
-    let mut total = 0.0;
-    for (message, bytes) in sizes.iter().enumerate() {
-        total += bytes;
-        let mut within = [0.0; BANDS];
-        for segment in paths.of(message) {
-            within[usize::from(segment.band)] += segment.bytes;
-        }
-        let mut above = 0.0;
-        for (level, bytes) in levels.iter_mut().zip(within) {
-            above += bytes;
-            level.first += above / count;
-            level.second += above * above / count;
-        }
-    }
+    let levels = levels(paths, 0..sizes.len());
+    let total: f64 = sizes.iter().sum();
     let queues = loads.map(|load| {
         let rate = load * count / f64::max(total, 1.0);
         Queue::new(&levels, rate, link.packet_bytes as f64)
@@ -57,7 +44,7 @@ pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
     };
     let mut sums = [none; LOADS];
     for (message, bytes) in sizes.iter().enumerate() {
-        let last = (paths.of(message).last()).map_or(0, |segment| usize::from(segment.band));
+        let last = last_band(paths.of(message));
         let idle_ns = link.felt_ns(*bytes);
         for (sum, queue) in sums.iter_mut().zip(&queues) {
             let took_ns = link.felt_ns(queue.takes(*bytes, last, link.within));
@@ -71,6 +58,42 @@ pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
         }
     }
     sums
+}
+
+/// Replays the bands, and adds what all but the top one wait for a packet under way, on average: a replay lets any byte
+/// follow any other.
+pub(crate) fn banded(jobs: &[Job], paths: &Paths, link: &Bottleneck) -> Vec<f64> {
+    let mut took = replay(jobs, Scheme::Bands(paths, link.within));
+    let levels = levels(paths, jobs.iter().map(|job| job.message));
+    let span = jobs.last().map_or(1.0, |last| last.arrival.max(1.0));
+    let queue = Queue::new(&levels, jobs.len() as f64 / span, link.packet_bytes as f64);
+    for (job, took) in jobs.iter().zip(&mut took) {
+        *took += queue.holds_up(last_band(paths.of(job.message)));
+    }
+    took
+}
+
+fn last_band(path: &[Segment]) -> usize {
+    path.last().map_or(0, |segment| usize::from(segment.band))
+}
+
+/// What the bands up to each hold of these messages.
+fn levels(paths: &Paths, messages: impl ExactSizeIterator<Item = usize>) -> [Level; BANDS] {
+    let count = messages.len().max(1) as f64;
+    let mut levels = [Level::default(); BANDS];
+    for message in messages {
+        let mut within = [0.0; BANDS];
+        for segment in paths.of(message) {
+            within[usize::from(segment.band)] += segment.bytes;
+        }
+        let mut above = 0.0;
+        for (level, bytes) in levels.iter_mut().zip(within) {
+            above += bytes;
+            level.first += above / count;
+            level.second += above * above / count;
+        }
+    }
+    levels
 }
 
 /// Means over messages.
@@ -111,16 +134,25 @@ impl Queue {
     /// Bytes that the link could send while a message is under way whose last byte goes in band `last`.
     fn takes(&self, bytes: f64, last: usize, within: Within) -> f64 {
         let before = last.checked_sub(1);
-        let idle_above = before.map_or(1.0, |above| self.idle[above]);
-        let under_way = self.under_way[last];
-        match within {
-            Within::Fifo => (bytes + self.backlog[last] + under_way) / idle_above,
+        let queued = match within {
+            Within::Fifo => (bytes + self.backlog[last]) / self.idle_above(last),
             // Its equals take turns with it instead of going first (processor sharing).
             Within::Fair => {
                 let backlog_above = before.map_or(0.0, |above| self.backlog[above]);
-                (backlog_above + under_way) / idle_above + bytes / self.idle[last]
+                backlog_above / self.idle_above(last) + bytes / self.idle[last]
             }
-        }
+        };
+        queued + self.holds_up(last)
+    }
+
+    /// The part of it for which a packet of a band behind holds it up.
+    fn holds_up(&self, last: usize) -> f64 {
+        self.under_way[last] / self.idle_above(last)
+    }
+
+    fn idle_above(&self, band: usize) -> f64 {
+        let above = band.checked_sub(1);
+        above.map_or(1.0, |above| self.idle[above])
     }
 }
 
@@ -130,43 +162,61 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn all_but_the_top_band_wait_for_a_packet_under_way() {
-        // Half of the bytes in the top band, half in the last but one.
-        let sizes = [1_000.0, 1_000.0, 2_000.0];
-        let cuts = Cuts {
-            bytes: [1_000, 1_200, 1_300, 1_400, 1_500, 1_600, 2_000],
-            _pad: 0,
-        };
-        let paths = Paths::of_sizes(sizes.map(|bytes| bytes as u64), &cuts);
+    const SIZES: [f64; 3] = [1_000.0, 1_000.0, 2_000.0];
+    const LOAD: f64 = 0.8;
+
+    fn paths(lowest_cuts: [u32; 2]) -> Paths {
+        let mut bytes = [1_500; 7];
+        bytes[..2].copy_from_slice(&lowest_cuts);
+        Paths::of_sizes(SIZES.map(|bytes| bytes as u64), &Cuts { bytes, _pad: 0 })
+    }
+
+    /// By how much all messages, and the short ones, take longer with such packets; a byte takes a nanosecond.
+    fn added_ns(paths: &Paths, packet_bytes: u64) -> [f64; 2] {
         let link = Bottleneck::of_rate(8_000_000_000);
         let took = |packet_bytes: u64| {
             let link = Bottleneck {
                 packet_bytes,
                 ..link
             };
-            let [of] = expected((&sizes, &[1_000.0, 2_000.0]), &paths, &link, [0.8]);
-            of.short_ns
+            let [of] = expected((&SIZES, &[1_000.0]), paths, &link, [LOAD]);
+            [of.fct_ns, of.short_ns[0]]
         };
-        // A byte takes a nanosecond. Nothing is behind the last used band, and the top one does not wait.
-        assert_eq!(took(0), took(10_000));
-        let later = Cuts {
-            bytes: [500, 1_000, 1_200, 1_300, 1_400, 1_500, 1_600],
-            _pad: 0,
-        };
-        let paths = Paths::of_sizes(sizes.map(|bytes| bytes as u64), &later);
-        let took = |packet_bytes: u64| {
-            let link = Bottleneck {
-                packet_bytes,
-                ..link
-            };
-            let [of] = expected((&sizes, &[1_000.0, 2_000.0]), &paths, &link, [0.8]);
-            of.short_ns
-        };
-        // Two of three messages wait for half a packet, which is there for 0.4 of the time.
-        let [short, all] = std::array::from_fn(|of: usize| took(10_000)[of] - took(0)[of]);
+        let (with, without) = (took(packet_bytes), took(0));
+        [with[0] - without[0], with[1] - without[1]]
+    }
+
+    #[test]
+    fn all_but_the_top_band_wait_for_a_packet_under_way() {
+        // The short ones are in the top band, and nothing is behind the last.
+        assert_eq!(added_ns(&paths([1_000, 1_500]), 10_000), [0.0, 0.0]);
+        // In the second band, two of three messages wait for half a packet, which is there for 0.4 of the time.
+        let below = paths([500, 1_000]);
         let expected_ns = 2.0 / 3.0 * 0.4 * 5_000.0;
-        assert!((short - expected_ns).abs() < 1e-6, "{short}");
-        assert!((all - expected_ns).abs() < 1e-6, "{all}");
+        for added in added_ns(&below, 10_000) {
+            assert!((added - expected_ns).abs() < 1e-6, "{added}");
+        }
+    }
+
+    #[test]
+    fn a_replay_is_held_up_alike() {
+        let jobs: Vec<Job> = (SIZES.into_iter().enumerate())
+            .map(|(message, bytes)| Job {
+                arrival: message as f64 * 2_500.0,
+                bytes,
+                message,
+            })
+            .collect();
+        let below = paths([500, 1_000]);
+        let link = Bottleneck {
+            packet_bytes: 10_000,
+            ..Bottleneck::of_rate(8_000_000_000)
+        };
+        let plain = replay(&jobs, Scheme::Bands(&below, link.within));
+        let held = banded(&jobs, &below, &link);
+        let added: Vec<f64> = held.iter().zip(plain).map(|(a, b)| a - b).collect();
+        for (added, wanted) in added.iter().zip([2_000.0, 2_000.0, 0.0]) {
+            assert!((added - wanted).abs() < 1e-6, "{added} {wanted}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use scheduler_common::settings::Settings;
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Within};
+use super::{Job, Traffic, Within};
 
 /// Largest messages of the classes small and medium.
 pub const CLASS_BOUNDS_BYTES: [u64; 2] = [100_000, 10_000_000];
@@ -19,7 +19,7 @@ pub struct Bottleneck {
     /// What a message takes on an idle link beside its bytes: round trips, the ends' own work. Without it a
     /// message of 100 bytes that waits for one packet would count as slowed down fifteenfold.
     pub base_ns: u64,
-    /// Bytes that it sends at a time, which nothing interrupts; 0 where any byte may follow any other, as in a replay.
+    /// Bytes that it sends at a time, which nothing interrupts; 0 where any byte may follow any other.
     pub packet_bytes: u64,
     /// Cuts and first bytes.
     pub settings: Settings,
@@ -37,6 +37,14 @@ impl Bottleneck {
             packet_bytes: 0,
             settings: Settings::default(),
             within: Within::default(),
+        }
+    }
+
+    /// The same with the packets of this traffic.
+    pub(crate) fn under(self, traffic: &Traffic) -> Self {
+        Self {
+            packet_bytes: traffic.packet_bytes(),
+            ..self
         }
     }
 

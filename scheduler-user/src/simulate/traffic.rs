@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rand::Rng;
+use scheduler_common::features::Feature;
 
 use super::Job;
 use crate::dataset::Row;
@@ -87,6 +88,16 @@ impl Traffic {
             .iter()
             .map(|message| (message.bytes, rows(message)))
             .collect()
+    }
+
+    /// Bytes of the packet, or super-packet, that a byte was sent in on average.
+    pub(crate) fn packet_bytes(&self) -> u64 {
+        let packets = self.rows.iter();
+        let packets = packets.map(|row| u64::from(row.feature(Feature::PacketBytes)));
+        let (bytes, squares) = packets.fold((0, 0), |(bytes, squares), packet| {
+            (bytes + packet, squares + packet * packet)
+        });
+        squares / bytes.max(1)
     }
 
     /// Bytes of all messages.

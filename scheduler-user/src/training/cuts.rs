@@ -5,10 +5,7 @@
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
 //! What is found has to hold on later messages, as they came: the judge sees to that.
 
-use scheduler_common::{
-    class::{BANDS, FIRST_BYTES},
-    features::Feature,
-};
+use scheduler_common::class::{BANDS, FIRST_BYTES};
 
 use super::{
     JudgeLimits,
@@ -19,9 +16,7 @@ use super::{
 use crate::{
     dataset::Row,
     model::{CompileError, Model, Thresholds, compile},
-    simulate::{
-        Bottleneck, Expected, Guessed, Job, Paths, Scheme, Tally, Traffic, expected, replay,
-    },
+    simulate::{Bottleneck, Expected, Guessed, Job, Paths, Tally, Traffic, banded, expected},
 };
 
 /// Messages that one look takes in at most, the latest.
@@ -111,10 +106,7 @@ impl Ground {
         let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
         let mut sorted = sizes.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        let link = Bottleneck {
-            packet_bytes: packet_bytes(rows),
-            ..link
-        };
+        let link = link.under(&traffic);
         let bound = |share: f64| sorted.get((sorted.len() as f64 * share) as usize);
         Self {
             short_bytes: SHORT_SHARES.map(|share| bound(share).copied().unwrap_or_default()),
@@ -250,19 +242,10 @@ impl Ground {
     }
 }
 
-/// Bytes of the packet, or super-packet, that a byte is sent in on average.
-fn packet_bytes(rows: &[Row]) -> u64 {
-    let (bytes, squares) = rows.iter().fold((0, 0), |(bytes, squares), row| {
-        let packet = u64::from(row.feature(Feature::PacketBytes));
-        (bytes + packet, squares + packet * packet)
-    });
-    squares / bytes.max(1)
-}
-
 /// Mean over loads of the logarithms of mean slowdown and mean completion time: less is better.
 pub(super) fn score(jobs: &[Vec<Job>], paths: &Paths, link: &Bottleneck) -> f64 {
     mean(jobs.iter().map(|jobs| {
-        let took = replay(jobs, Scheme::Bands(paths, link.within));
+        let took = banded(jobs, paths, link);
         let tally = Tally::of(jobs, &took, link);
         f64::midpoint(tally.mean_slowdown().ln(), tally.mean_fct_ns().ln())
     }))

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     dataset::Row,
     model::{CompileError, Model, Thresholds, compile},
-    simulate::{Bottleneck, Figures, Job, Paths, Replay, Scheme, Traffic, replay},
+    simulate::{Bottleneck, Figures, Job, Paths, Replay, Scheme, Traffic, banded, replay},
 };
 
 /// Shares of the link that are asked for in turn.
@@ -167,8 +167,8 @@ impl Arena {
         let mut arena = Self {
             aging: Paths::default(),
             aging_cuts: aging_choices.first().copied().unwrap_or_default(),
+            link: link.under(&traffic),
             traffic,
-            link,
         };
         let aged = |cuts: &Thresholds| (arena.aging_paths(cuts), *cuts);
         (arena.aging, arena.aging_cuts) = match aging_choices {
@@ -232,7 +232,7 @@ impl Arena {
         let of_load = |load| {
             let jobs = self.traffic.jobs(load);
             let serve = |scheme: Scheme<'_>| Replay::of(&jobs, &replay(&jobs, scheme), &self.link);
-            let banded = |paths: &Paths| serve(Scheme::Bands(paths, self.link.within));
+            let banded = |paths: &Paths| Replay::of(&jobs, &self.took(&jobs, paths), &self.link);
             LoadGains {
                 load,
                 fifo: serve(Scheme::Fifo),
@@ -255,7 +255,7 @@ impl Arena {
 
     /// How long each job takes where bands are given by `paths`.
     pub(super) fn took(&self, jobs: &[Job], paths: &Paths) -> Vec<f64> {
-        replay(jobs, Scheme::Bands(paths, self.link.within))
+        banded(jobs, paths, &self.link)
     }
 }
 
