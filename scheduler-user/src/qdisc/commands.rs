@@ -2,7 +2,7 @@
 
 use super::{
     MAX_BANDS, Plan, RootChoice, class_handle, format_rate,
-    htb::{self, GUARANTEED_BURST_BYTES, QUANTUM_BYTES, RATE_TO_QUANTUM, ROOT_HANDLE},
+    htb::{self, QUANTUM_BYTES, RATE_TO_QUANTUM, ROOT_HANDLE},
     netlink::handle_text,
     sorter::{LIMIT_PACKETS, LOWEST_QUANTUM_BYTES, PRIORITIES, STRICT_BANDS},
 };
@@ -77,9 +77,10 @@ fn classes(device: &str, verb: &str, plan: &Plan) -> Vec<String> {
     commands.extend((0..plan.bands).map(|band| {
         let class = handle_text(class_handle(band));
         let guarantee = format_rate(plan.rate_of(band));
+        let guaranteed_burst_bytes = htb::guaranteed_burst_bytes(plan, band);
         format!(
             "tc class {verb} dev {device} parent {link} classid {class} htb rate {guarantee} ceil {rate} burst \
-             {GUARANTEED_BURST_BYTES}b cburst {burst_bytes}b quantum {QUANTUM_BYTES} prio {band}"
+             {guaranteed_burst_bytes}b cburst {burst_bytes}b quantum {QUANTUM_BYTES} prio {band}"
         )
     }));
     commands

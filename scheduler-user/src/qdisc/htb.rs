@@ -32,7 +32,7 @@ const BURST_BYTES: u64 = 16_000;
 /// Above 640 Mbit/s the burst must bridge the time until a timer fires.
 const BURST_US: u64 = 200;
 /// A band's burst at its guaranteed rate: one packet, so that it hardly delays higher bands.
-pub(super) const GUARANTEED_BURST_BYTES: u64 = 1600;
+const GUARANTEED_BURST_BYTES: u64 = 1600;
 /// What a band may send in its turn among bands of equal priority, measured to work well.
 pub(super) const QUANTUM_BYTES: u32 = 60_000;
 /// The kernel counts buffers in ticks of this length.
@@ -68,7 +68,7 @@ impl ClassOptions {
         let rate_bps = plan.rate_of(band);
         Self {
             rate_bps,
-            burst_ticks: ticks(GUARANTEED_BURST_BYTES, rate_bps),
+            burst_ticks: ticks(guaranteed_burst_bytes(plan, band), rate_bps),
             priority: band.into(),
             ..Self::link(plan)
         }
@@ -143,6 +143,19 @@ fn ratespec(bytes_per_second: u64) -> [u8; RATESPEC_BYTES] {
 
 pub(super) fn burst_bytes(rate_bps: u64) -> u64 {
     BURST_BYTES.max(rate_bps / 8 * BURST_US / 1_000_000)
+}
+
+/// What a band may send at once within the rate that it is sure of.
+///
+/// That of the top band takes whole microseconds, in which `tc` counts: at its rate they are many bytes.
+pub(super) fn guaranteed_burst_bytes(plan: &Plan, band: u8) -> u64 {
+    const US_PER_S: u64 = 1_000_000;
+    if band > 0 {
+        return GUARANTEED_BURST_BYTES;
+    }
+    let bytes_per_s = (plan.rate_of(band) / 8).max(1);
+    let burst_us = (GUARANTEED_BURST_BYTES * US_PER_S).div_ceil(bytes_per_s);
+    (burst_us * bytes_per_s).div_ceil(US_PER_S)
 }
 
 /// The time that so many bytes take at this rate.
