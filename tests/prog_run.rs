@@ -149,6 +149,42 @@ fn flows_messages_and_samples_are_the_hosts() {
     assert_eq!(kernel.counter(Counter::ModelPackets), 0);
 }
 
+/// Bands of so many small packets of one flow, without repetitions.
+fn voice(kernel: &mut Kernel, twin: &mut Twin, packets: usize) -> Vec<u8> {
+    let passing = Passing {
+        hook: Hook::Egress,
+        frame: Ends::v4(5004, 40_000).udp(Hook::Egress, 200),
+        segments: 1,
+    };
+    let mut bands: Vec<u8> = (0..packets)
+        .map(
+            |place| match twin.compare(kernel, &passing, &format!("packet {place}")) {
+                Fate::Banded(band) => band,
+                fate => panic!("packet {place}: {fate:?}"),
+            },
+        )
+        .collect();
+    bands.dedup();
+    bands
+}
+
+/// The agent may cut the top band far below the first bytes.
+#[test]
+fn a_stream_stays_on_top_wherever_the_first_cut_is() {
+    if !privileged() {
+        return;
+    }
+    let mut settings = Settings {
+        stream_window_us: 1,
+        idle_floor_us: 60_000_000,
+        ..unlimited()
+    };
+    settings.cuts.bytes[0] = 2_640;
+    let mut kernel = Kernel::load(&settings);
+    let mut twin = Twin::new(settings);
+    assert_eq!(voice(&mut kernel, &mut twin, 400), [0]);
+}
+
 #[test]
 fn a_stream_stays_on_top_until_it_turns_into_something_else() {
     if !privileged() {
@@ -162,24 +198,7 @@ fn a_stream_stays_on_top_until_it_turns_into_something_else() {
     };
     let mut kernel = Kernel::load(&settings);
     let mut twin = Twin::new(settings);
-    let sends = |kernel: &mut Kernel, twin: &mut Twin, packets: usize| {
-        let passing = Passing {
-            hook: Hook::Egress,
-            frame: Ends::v4(5004, 40_000).udp(Hook::Egress, 200),
-            segments: 1,
-        };
-        let mut bands: Vec<u8> = (0..packets)
-            .map(
-                |place| match twin.compare(kernel, &passing, &format!("packet {place}")) {
-                    Fate::Banded(band) => band,
-                    fate => panic!("packet {place}: {fate:?}"),
-                },
-            )
-            .collect();
-        bands.dedup();
-        bands
-    };
-    assert_eq!(sends(&mut kernel, &mut twin, 400), [0]);
+    assert_eq!(voice(&mut kernel, &mut twin, 400), [0]);
     assert!(kernel.counter(Counter::DecisionPoints) > 20);
     let nothing_is_slow = Settings {
         stream_window_us: u32::MAX,
@@ -188,9 +207,9 @@ fn a_stream_stays_on_top_until_it_turns_into_something_else() {
     kernel.datapath.set_settings(&nothing_is_slow).unwrap();
     twin.settings = nothing_is_slow;
     // The rest of a window, after which its message is over, and the first bytes of the next one.
-    assert_eq!(sends(&mut kernel, &mut twin, 60), [0]);
+    assert_eq!(voice(&mut kernel, &mut twin, 60), [0]);
     assert_eq!(kernel.counter(Counter::EndedByGap), 1);
-    assert_eq!(sends(&mut kernel, &mut twin, 300), [0, 1, 2]);
+    assert_eq!(voice(&mut kernel, &mut twin, 300), [0, 1, 2]);
     assert_eq!(kernel.counter(Counter::EndedByGap), 1);
 }
 

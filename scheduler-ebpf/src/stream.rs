@@ -2,12 +2,12 @@
 //!
 //! Voice, games and terminals send for hours without a pause that would end a message. Counted by bytes they would
 //! sink beneath every download, though nobody waits for their end and each packet is urgent. So a message that
-//! leaves its first bytes in small packets is on probation: it stays on top as long as each [`WINDOW_BYTES`] of it
+//! leaves its first bytes, or passes the first cut, in small packets is on probation: it stays on top as long as each [`WINDOW_BYTES`] of it
 //! take at least [`Settings::stream_window_us`]. What fails soon ages like any other message, by all it has sent. What
 //! fails after it was a stream for long is something else from there on: the message ends, and the next one begins.
 //!
 //! It gives nobody more than a pause does. A sender that falls silent for the idle bound after its first bytes and its
-//! probation, of two windows at most, is on top with as many again: with the bounds as they are 116 kB a second, a
+//! probation, of two windows at most (or three windows in all), is on top with as many again: with the bounds as they are 116 kB a second, a
 //! stream with 41 kB.
 
 use scheduler_common::{
@@ -38,10 +38,17 @@ pub enum Found {
     Turned,
 }
 
+/// What any message may send in the top band: beyond it a guess or the first cut would lower it.
+#[inline(always)]
+fn top_bytes(settings: &Settings) -> u32 {
+    settings.first_bytes.min(settings.cuts.end_of(0))
+}
+
 /// Looks at a message at a decision point, `since_us` after the one before.
 #[inline(always)]
 pub fn look(half: &mut Half, since_us: u32, settings: &Settings) -> Found {
-    if half.band != 0 || half.bytes <= settings.first_bytes || settings.stream_window_us == 0 {
+    let top_bytes = top_bytes(settings);
+    if half.band != 0 || half.bytes <= top_bytes || settings.stream_window_us == 0 {
         return Found::Message;
     }
     let small = half.bytes >> PACKET_SHIFT < half.packets;
@@ -59,7 +66,7 @@ pub fn look(half: &mut Half, since_us: u32, settings: &Settings) -> Found {
             Found::Message
         };
     }
-    if was && half.bytes > settings.first_bytes.saturating_mul(2).max(LONG_BYTES) {
+    if was && half.bytes > top_bytes.saturating_mul(2).max(LONG_BYTES) {
         return Found::Turned;
     }
     half.flags &= !half_flags::STREAM;
@@ -127,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn it_does_so_wherever_the_first_cut_is() {
+        for (first_bytes, first_cut) in [(15_000, 2_640), (0, 2_640), (0, 100), (15_000, 172)] {
+            let mut sender = Sender::new();
+            sender.settings.first_bytes = first_bytes;
+            sender.settings.cuts.bytes[0] = first_cut;
+            let sent = sender.sends(9_000, 172, 20_000);
+            assert_eq!(sent, (vec![0], false), "{first_bytes} {first_cut}");
+        }
+    }
+
+    #[test]
     fn a_game_with_bursts_stays_on_top() {
         let mut game = Sender::new();
         for _ in 0..2_000 {
@@ -190,13 +208,25 @@ mod tests {
 
     #[test]
     fn no_way_to_send_gives_more_than_pausing() {
-        let settings = Settings::default();
+        let mut narrow = Settings::default();
+        narrow.cuts.bytes[0] = 2_640;
+        for settings in [Settings::default(), narrow] {
+            no_way_gives_more_than_pausing(settings);
+        }
+    }
+
+    fn no_way_gives_more_than_pausing(settings: Settings) {
         let pause_us = u64::from(settings.idle_floor_us);
-        let at_once = u64::from(settings.first_bytes + 2 * WINDOW_BYTES);
+        let at_once = (top_bytes(&settings) + 2 * WINDOW_BYTES).max(3 * WINDOW_BYTES);
+        let at_once = u64::from(at_once);
         let pausing = at_once * 1_000_000 / pause_us;
         // Bytes on top in a second by bursts of `burst` packets after `calm` slow ones, over and over.
         let most = |calm: u32, burst: u32, slow_us: u32| {
-            let mut sender = Sender::new();
+            let begin = || Sender {
+                settings,
+                ..Sender::new()
+            };
+            let mut sender = begin();
             let (mut on_top, mut time_us) = (0_u64, 0_u64);
             while time_us < 60_000_000 {
                 for number in 0..calm + burst {
@@ -207,7 +237,7 @@ mod tests {
                     if found == Found::Turned || sender.half.band > 0 {
                         // A stream that has ended begins anew at once, what has sunk after a pause.
                         time_us += pause_us * u64::from(sender.half.band > 0);
-                        sender = Sender::new();
+                        sender = begin();
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Builds treeline and its bench in release mode and runs the bench.
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Stdio};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
@@ -45,6 +45,8 @@ enum What {
     },
     /// Real servers and clients over one bottleneck, by their own figures (needs root).
     Apps {
+        #[command(flatten)]
+        place: Place,
         /// Install what is missing first; on a host that starts servers at boot, these start then, too.
         #[arg(long)]
         install: bool,
@@ -90,7 +92,7 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             need_root(machine, "fct")?;
             let program = "treeline-bench-fct";
             if !place.vm.is_empty() {
-                return on_other_kernels(machine, place, program, args);
+                return on_other_kernels(machine, place, (program, &[]), args);
             }
             (program, args)
         }
@@ -98,17 +100,26 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
             need_root(machine, "urgent")?;
             let program = "treeline-bench-urgent";
             if !place.vm.is_empty() {
-                return on_other_kernels(machine, place, program, args);
+                return on_other_kernels(machine, place, (program, &[]), args);
             }
             (program, args)
         }
         What::Learning { args } => ("treeline-bench-learning", args),
-        What::Apps { install, args } => {
+        What::Apps {
+            place,
+            install,
+            args,
+        } => {
             need_root(machine, "apps")?;
             if *install {
                 setup::packages::install_apps(machine)?;
             }
-            ("treeline-bench-apps", args)
+            let program = "treeline-bench-apps";
+            if !place.vm.is_empty() {
+                let calls = setup::packages::apps_programs()?;
+                return on_other_kernels(machine, place, (program, &calls), args);
+            }
+            (program, args)
         }
         What::Scale { args } => {
             need_root(machine, "scale")?;
@@ -123,11 +134,11 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
     Err(error).with_context(|| format!("cannot run `{}`", child::describe(&bench)))
 }
 
-/// Builds what boots and runs there.
+/// Builds what boots and runs there: a bench, which calls those programs of this machine.
 fn on_other_kernels(
     machine: &Machine,
     place: &Place,
-    program: &'static str,
+    (program, calls): (&'static str, &[PathBuf]),
     args: &[OsString],
 ) -> Result<()> {
     setup::run(machine)?;
@@ -148,6 +159,7 @@ fn on_other_kernels(
     let bench = Bench {
         program,
         built: machine.target.join(profile),
+        calls,
         args,
         realtime: place.realtime,
     };

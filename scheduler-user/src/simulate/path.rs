@@ -25,10 +25,15 @@ pub struct Paths {
 impl Paths {
     /// Those of messages that stay in the band of their size from the first byte: the oracle, which never promotes.
     pub fn of_sizes(sizes: impl IntoIterator<Item = u64>, cuts: &Cuts) -> Self {
+        Self::of_bands((sizes.into_iter()).map(|bytes| (bytes, cuts.band_of(bytes))))
+    }
+
+    /// Those of messages of so many bytes that stay in a band.
+    pub(crate) fn of_bands(messages: impl Iterator<Item = (u64, u8)>) -> Self {
         let mut paths = Self::default();
-        for bytes in sizes {
+        for (bytes, band) in messages {
             paths.starts.push(paths.segments.len());
-            paths.push(bytes as f64, cuts.band_of(bytes));
+            paths.push(bytes as f64, band);
         }
         paths.starts.push(paths.segments.len());
         paths

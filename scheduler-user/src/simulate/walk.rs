@@ -251,11 +251,14 @@ mod tests {
 
     #[test]
     fn an_hour_of_voice_is_on_top_in_the_replay_as_in_the_kernel() {
-        for first_bytes in [0, 15_000] {
-            let settings = Settings {
-                first_bytes,
-                ..Settings::default()
-            };
+        let default = Settings::default();
+        let mut narrow = default;
+        narrow.cuts.bytes[0] = 2_640;
+        let none = Settings {
+            first_bytes: 0,
+            ..default
+        };
+        for settings in [default, none, narrow] {
             let voice = sent(&[(180_000, 172, 20_000)], &settings);
             assert!(voice.bytes() > 29 * MIB && voice.rows.len() < 30);
             assert_eq!(voice.bands[0], voice.bytes());

@@ -11,15 +11,15 @@ use crate::{
 };
 
 /// The rate that the demo plays on.
-const RATE_BPS: u64 = 200_000_000;
+pub(super) const RATE_BPS: u64 = 200_000_000;
 /// How far, in quantiles, sizes stray from what they hang on.
 const BLUR: f64 = 0.05;
 
 /// A published distribution and what sizes hang on.
-type Made = (&'static str, Hangs);
+pub(super) type Made = (&'static str, Hangs);
 
 /// Three hosts beside the demo.
-const DESIGNED: [Made; 3] = [
+pub(super) const DESIGNED: [Made; 3] = [
     ("websearch_dctcp", Hangs::Service),
     ("facebook_cache_follower", Hangs::Request),
     ("websearch_dctcp", Hangs::History),
@@ -45,12 +45,12 @@ fn table(name: &str) -> Cdf {
 }
 
 /// About as many rows as a full window holds.
-fn window((name, hangs): Made, seed: u64) -> Vec<Row> {
+pub(super) fn window((name, hangs): Made, seed: u64) -> Vec<Row> {
     host(&table(name), hangs, (5000, BLUR, seed))
 }
 
 /// The same of the demo.
-fn demo_window(seed: u64) -> Vec<Row> {
+pub(super) fn demo_window(seed: u64) -> Vec<Row> {
     demo((RATE_BPS, 1.0), 60, seed)
 }
 

@@ -1,8 +1,12 @@
 //! Programs of the system: `ip` and `tc` at run time, `cc` to link.
 
-use std::{process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     child,
@@ -112,17 +116,19 @@ pub(super) fn install(machine: &Machine, step: &Step) -> Result<Outcome> {
 }
 
 /// Debian's names of what `bench apps` runs; elsewhere the bench itself says what it lacks.
-const APPS: [&str; 14] = [
+const APPS: [&str; 16] = [
     "curl",
     "dnsperf",
     "fcgiwrap",
     "git",
     "iperf3",
     "nghttp2-client",
+    "nginx",
     "nginx-light",
     "openssh-client",
     "openssh-server",
     "redis-server",
+    "redis-tools",
     "rsync",
     "sip-tester",
     "unbound",
@@ -139,6 +145,36 @@ pub(crate) fn install_apps(machine: &Machine) -> Result<()> {
     let words = ["install", "--yes", "--no-install-recommends"];
     let words: Vec<_> = words.into_iter().chain(APPS).collect();
     by_manager(machine, "apt-get", &words)
+}
+
+/// Folders below which packages keep what can be run.
+const RUN_FROM: [&str; 4] = ["bin", "sbin", "git-core", "openssh"];
+
+/// The programs of those servers and clients, as far as they are installed.
+pub(crate) fn apps_programs() -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for package in APPS {
+        let listed = Command::new("dpkg-query")
+            .args(["--listfiles", package])
+            .stdin(Stdio::null())
+            .output()
+            .context("cannot run `dpkg-query`, and only Debian's packages are known here")?;
+        // It fails for what is not installed, which the bench then leaves out.
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        programs.extend(
+            listed
+                .lines()
+                .map(PathBuf::from)
+                .filter(|path| can_be_run(path)),
+        );
+    }
+    Ok(programs)
+}
+
+fn can_be_run(path: &Path) -> bool {
+    let folder = path.parent().and_then(Path::file_name);
+    let is_place = folder.is_some_and(|name| RUN_FROM.iter().any(|it| name == *it));
+    is_place && (path.is_symlink() || path.is_file())
 }
 
 /// Debian's names of what builds for arm64 and runs it.

@@ -37,6 +37,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) program: &'static str,
     /// Where it and `treeline` are.
     pub(crate) built: PathBuf,
+    /// Programs of this machine that it calls, beside those that tests do.
+    pub(crate) calls: &'a [PathBuf],
     /// Its arguments.
     pub(crate) args: &'a [OsString],
     /// Ahead of everything else on this machine, for figures beside other work.
@@ -62,7 +64,8 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
         executable: bench.built.join(bench.program),
         arguments: arguments(bench.args),
     };
-    let image = initramfs::make(machine, kernel, &[suite], &bench.built.join("treeline"))
+    let treeline = bench.built.join("treeline");
+    let image = initramfs::make(machine, kernel, (&[suite], bench.calls), &treeline)
         .with_context(|| format!("cannot make the initramfs of kernel {}", kernel.release))?;
     let folder = machine.target.join("bench/vm").join(&kernel.series);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    io::Read as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -20,17 +21,26 @@ use crate::{child, machine::Machine};
 
 /// Programs of the host that the tests call; busybox's own of these names do less.
 const PROGRAMS: [&str; 4] = ["ip", "tc", "install", "wg"];
-const MOUNT_POINTS: [&str; 8] = [
-    "proc", "sys", "dev", "run", "tmp", "root", "modules", "var/lib",
+const MOUNT_POINTS: [&str; 9] = [
+    "proc", "sys", "dev", "run", "tmp", "root", "etc", "modules", "var/lib",
 ];
 /// Beside the programs of a build are its tests' `deps/`: so a test finds `treeline`.
 const BUILD: &str = "build";
 
-/// Makes the image and returns its path.
+/// Accounts that servers look for; without a password, as nobody logs in but by a key.
+const ACCOUNTS: [(&str, &str); 2] = [
+    (
+        "etc/passwd",
+        "root:x:0:0::/root:/bin/sh\nsshd:x:100:65534::/run:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",
+    ),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+];
+
+/// Makes the image, with the suites and the programs that they call beside the usual ones, and returns its path.
 pub(super) fn make(
     machine: &Machine,
     kernel: &Kernel,
-    suites: &[Suite],
+    (suites, calls): (&[Suite], &[PathBuf]),
     treeline: &Path,
 ) -> Result<PathBuf> {
     let folder = machine.scratch().join("vm").join(&kernel.series);
@@ -46,6 +56,12 @@ pub(super) fn make(
             .find_as_root(program)
             .with_context(|| format!("`{program}` is not installed here"))?;
         root.program(&from, &format!("bin/{program}"))?;
+    }
+    for program in calls {
+        root.called(program)?;
+    }
+    for (place, text) in ACCOUNTS {
+        root.write(place, text.as_bytes())?;
     }
     root.program(treeline, &format!("{BUILD}/treeline"))?;
     for suite in suites {
@@ -91,6 +107,9 @@ impl Root {
     /// Copies a program without its debug information, and the libraries it loads.
     fn program(&self, from: &Path, place: &str) -> Result<()> {
         let path = self.copy(from, Path::new(place))?;
+        if !is_compiled(&path)? {
+            return Ok(());
+        }
         child::output(Command::new("strip").arg("--strip-debug").arg(&path))?;
         for library in libraries(from)? {
             if !self
@@ -102,6 +121,18 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// Copies a program to the place that it has here; a name for another one stays that.
+    fn called(&self, program: &Path) -> Result<()> {
+        let place = program.strip_prefix("/").unwrap_or(program);
+        let Ok(target) = fs::read_link(program) else {
+            return self.program(program, &place.to_string_lossy());
+        };
+        let path = self.0.join(place);
+        let folder = path.parent().unwrap_or(&self.0);
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        symlink(target, &path).with_context(|| format!("cannot make {}", path.display()))
     }
 
     fn pack(&self, image: &Path) -> Result<()> {
@@ -128,6 +159,13 @@ impl Root {
         );
         Ok(())
     }
+}
+
+/// Whether it is machine code, and no script.
+fn is_compiled(path: &Path) -> Result<bool> {
+    let mut magic = [0; 4];
+    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(file.read_exact(&mut magic).is_ok() && magic == *b"\x7fELF")
 }
 
 fn executable(path: &Path) -> Result<()> {
@@ -172,7 +210,7 @@ fn script(modules: &[&str], facts: &[(&str, String)], suites: &[Suite]) -> Strin
         "#!/bin/busybox sh\n\
          /bin/busybox mount -t proc proc /proc\n\
          /bin/busybox --install -s /bin 2>/dev/null\n\
-         export PATH=/bin HOME=/root TREELINE_REQUIRE_ROOT=1 RUST_BACKTRACE=0\n\
+         export PATH=/bin:/usr/bin:/usr/sbin HOME=/root TREELINE_REQUIRE_ROOT=1 RUST_BACKTRACE=0\n\
          mount -t sysfs sysfs /sys\n\
          mount -t devtmpfs devtmpfs /dev\n\
          mount -t bpf bpf /sys/fs/bpf\n\

@@ -5,6 +5,9 @@
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
 //! What is found has to hold on later messages, as they came: the judge sees to that.
 
+#[cfg(test)]
+mod choices;
+
 use scheduler_common::class::{BANDS, FIRST_BYTES};
 
 use super::{
@@ -183,18 +186,8 @@ impl Ground {
         expected((&self.sizes, &self.short_bytes), &paths, &self.link, LOADS)
     }
 
-    /// Mean over loads of the logarithms of expected slowdown and completion time, and what short messages pay: less is better.
     fn cost(&self, (guessed, owed): (&Guessed, &Owed), thresholds: &Thresholds) -> f64 {
-        let of_loads = self.expected(guessed, thresholds);
-        mean(of_loads.iter().zip(owed).map(|(of, owed)| {
-            let ratios = of
-                .short_ns
-                .iter()
-                .zip(owed)
-                .map(|(short, owed)| short / owed);
-            let paid = ratios.fold(1.0, f64::max).ln();
-            SHORT_WEIGHT.mul_add(paid, f64::midpoint(of.slowdown.ln(), of.fct_ns.ln()))
-        }))
+        cost(&self.expected(guessed, thresholds), owed, SHORT_WEIGHT)
     }
 
     /// The best cuts that a descent finds.
@@ -240,6 +233,16 @@ impl Ground {
         }
         (at, least)
     }
+}
+
+/// Mean over loads of the logarithms of expected slowdown and completion time, and what short messages pay: less is better.
+fn cost(of_loads: &[Expected<{ SHORT_SHARES.len() }>], owed: &Owed, short_weight: f64) -> f64 {
+    mean(of_loads.iter().zip(owed).map(|(of, owed)| {
+        let shorts = of.short_ns.iter().zip(owed);
+        let ratios = shorts.map(|(short, owed)| short / owed);
+        let paid = ratios.fold(1.0, f64::max).ln();
+        short_weight.mul_add(paid, f64::midpoint(of.slowdown.ln(), of.fct_ns.ln()))
+    }))
 }
 
 /// Mean over loads of the logarithms of mean slowdown and mean completion time: less is better.
