@@ -193,11 +193,12 @@ impl Ground {
     /// The best cuts that a descent finds.
     fn search(&self, search: (&Guessed, &Owed), in_force: &Thresholds) -> (Thresholds, f64) {
         let first_bytes = in_force.first_bytes;
+        let largest = self.sizes.iter().copied().fold(1.0, f64::max);
         let known = distribution_cuts(&self.traffic).into_iter();
         let starts = known
             .chain([in_force.cuts_bytes, Thresholds::default().cuts_bytes])
             .map(|cuts_bytes| Thresholds {
-                cuts_bytes,
+                cuts_bytes: above_all(cuts_bytes, largest),
                 first_bytes,
             });
         let mut looks = 0;
@@ -212,7 +213,6 @@ impl Ground {
                 _ => {}
             }
         }
-        let largest = self.sizes.iter().copied().fold(1.0, f64::max);
         let rounds = std::iter::once(settlings()).chain(STEPS.map(steps));
         for moves in rounds {
             loop {
@@ -322,10 +322,19 @@ impl Move {
             }
         }
         Thresholds {
-            cuts_bytes: ascending(cuts),
+            cuts_bytes: above_all(ascending(cuts), largest),
             first_bytes: first_bytes as u32,
         }
     }
+}
+
+/// The last band is left to what is larger than all that has ended: transfers that never end are not among the messages that
+/// are looked at, and share their band with whatever is cut into it.
+fn above_all(mut cuts: [u32; BANDS - 1], largest: f64) -> [u32; BANDS - 1] {
+    if let Some(last) = cuts.last_mut() {
+        *last = largest.max(f64::from(*last)) as u32;
+    }
+    cuts
 }
 
 /// Each by a factor either way, from the lowest cut.
@@ -404,6 +413,20 @@ mod tests {
         };
         let again = of_aging(&later, &settled);
         assert_eq!(recut(again, &small_host(Hangs::Nowhere, 3), &settled), None);
+    }
+
+    #[test]
+    fn the_last_band_is_left_to_what_never_ends() {
+        let limits = limits();
+        let parts = split(&small_host(Hangs::Request, 1), &limits);
+        let model = DecisionTree::default().train(&parts.train).unwrap();
+        let fitted = fit_cuts(model, &parts.train, &limits).unwrap();
+        let ended = parts.train.iter().map(|row| row.total_bytes).max().unwrap();
+        let aging = fitted.aging_thresholds.unwrap();
+        for found in [fitted.thresholds, aging] {
+            let last = found.cuts_bytes.last().copied().unwrap_or(0);
+            assert!(u64::from(last) >= ended, "{found:?} below {ended}");
+        }
     }
 
     #[test]
