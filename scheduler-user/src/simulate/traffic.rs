@@ -76,6 +76,18 @@ impl Traffic {
         self
     }
 
+    /// At most `count` messages, evenly out of all.
+    #[must_use]
+    pub(crate) fn thinned(mut self, count: usize) -> Self {
+        let step = self.messages.len().div_ceil(count.max(1)).max(1);
+        let is_kept = |place: usize| place.is_multiple_of(step);
+        let mut place = 0..;
+        self.messages.retain(|_| place.next().is_some_and(is_kept));
+        let mut place = 0..;
+        self.gaps.retain(|_| place.next().is_some_and(is_kept));
+        self
+    }
+
     /// The messages in the order of their arrival.
     pub fn messages(&self) -> &[Message] {
         &self.messages
@@ -231,6 +243,21 @@ mod tests {
                 .chunks(10)
                 .all(|block| block[0] % 10 == 0 && block.windows(2).all(|w| w[1] == w[0] + 1))
         );
+    }
+
+    #[test]
+    fn few_are_taken_evenly_out_of_all() {
+        let rows: Vec<Row> = (0..100).map(|flow| row(flow, flow, (10, 10))).collect();
+        let kept = |count| -> Vec<u64> {
+            let traffic = Traffic::of(&rows).thinned(count);
+            assert_eq!(traffic.gaps.len(), traffic.messages().len());
+            let messages = traffic.messages().iter();
+            messages.map(|message| message.arrival_ns).collect()
+        };
+        assert_eq!(kept(4), [0, 25, 50, 75]);
+        assert_eq!(kept(60).len(), 50);
+        assert_eq!(kept(100).len(), 100);
+        assert_eq!(kept(1000).len(), 100);
     }
 
     #[test]

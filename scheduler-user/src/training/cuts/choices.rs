@@ -157,7 +157,7 @@ impl Choice {
             let of_loads = expected(bytes, &ways(thresholds), &ground.link, LOADS);
             cost(&of_loads, owed, self.short_weight)
         };
-        let largest = ground.sizes.iter().copied().fold(1.0, f64::max);
+        let largest = ground.largest;
         let mut known = distribution_cuts(&ground.traffic);
         known.push(Thresholds::default().cuts_bytes);
         let mut random = StdRng::seed_from_u64(1);

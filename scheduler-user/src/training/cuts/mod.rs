@@ -1,6 +1,6 @@
 //! Where bands are cut on this host, searched in the closed form of the queue.
 //!
-//! A descent over one cut at a time, and over the first bytes, from several starts: what the latest messages may expect at three
+//! A descent over one cut at a time, and over the first bytes, from several starts: what messages out of the whole window may expect at three
 //! loads ([`expected`]), for a replay of few large ones has its own luck in it, and a search would find that. It draws
 //! nothing at random and looks at most [`MOST_LOOKS`] times at [`MOST_MESSAGES`] messages, so it takes a known time.
 //! What is found has to hold on later messages, as they came: the judge sees to that.
@@ -22,7 +22,7 @@ use crate::{
     simulate::{Bottleneck, Expected, Guessed, Job, Paths, Tally, Traffic, banded, expected},
 };
 
-/// Messages that one look takes in at most, the latest.
+/// Messages that one look takes in at most, evenly out of all: the latest alone may be those of one busy service.
 const MOST_MESSAGES: usize = 4000;
 /// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
 const LEAST_MESSAGES: usize = 200;
@@ -95,6 +95,8 @@ struct Ground {
     sizes: Vec<f64>,
     /// Up to which messages are short.
     short_bytes: [f64; SHORT_SHARES.len()],
+    /// The largest of all, also of those that are not looked at.
+    largest: f64,
 }
 
 /// Mean times of short messages, at each load, that are not to be exceeded.
@@ -104,7 +106,9 @@ const NOTHING_OWED: Owed = [[f64::INFINITY; SHORT_SHARES.len()]; LOADS.len()];
 
 impl Ground {
     fn of(rows: &[Row], link: Bottleneck) -> Self {
-        let traffic = Traffic::of(rows).latest(MOST_MESSAGES);
+        let all = Traffic::of(rows);
+        let largest = all.messages().iter().map(|message| message.bytes).max();
+        let traffic = all.thinned(MOST_MESSAGES);
         let messages = traffic.messages().iter();
         let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
         let mut sorted = sizes.clone();
@@ -114,6 +118,7 @@ impl Ground {
         Self {
             short_bytes: SHORT_SHARES.map(|share| bound(share).copied().unwrap_or_default()),
             sizes,
+            largest: largest.unwrap_or(1) as f64,
             traffic,
             link,
         }
@@ -193,12 +198,11 @@ impl Ground {
     /// The best cuts that a descent finds.
     fn search(&self, search: (&Guessed, &Owed), in_force: &Thresholds) -> (Thresholds, f64) {
         let first_bytes = in_force.first_bytes;
-        let largest = self.sizes.iter().copied().fold(1.0, f64::max);
         let known = distribution_cuts(&self.traffic).into_iter();
         let starts = known
             .chain([in_force.cuts_bytes, Thresholds::default().cuts_bytes])
             .map(|cuts_bytes| Thresholds {
-                cuts_bytes: above_all(cuts_bytes, largest),
+                cuts_bytes: above_all(cuts_bytes, self.largest),
                 first_bytes,
             });
         let mut looks = 0;
@@ -218,7 +222,7 @@ impl Ground {
             loop {
                 let before = least;
                 for step in &moves {
-                    let moved = step.of(&at, largest);
+                    let moved = step.of(&at, self.largest);
                     let Some(score) = look(&moved) else {
                         return (at, least);
                     };
@@ -370,7 +374,7 @@ mod tests {
         },
         *,
     };
-    use crate::simulate::cdf::Cdf;
+    use crate::{dataset::samples, simulate::cdf::Cdf};
 
     /// Messages a hundred times smaller than the default cuts are made for.
     fn small_host(hangs: Hangs, seed: u64) -> Vec<Row> {
@@ -427,6 +431,23 @@ mod tests {
             let last = found.cuts_bytes.last().copied().unwrap_or(0);
             assert!(u64::from(last) >= ended, "{found:?} below {ended}");
         }
+    }
+
+    #[test]
+    fn a_busy_service_of_short_answers_hides_nobody() {
+        let limits = limits();
+        let mut rows = small_host(Hangs::Nowhere, 1);
+        let end_ns = rows.iter().map(|row| row.time_ns).max().unwrap_or(0);
+        rows.extend((0..2 * MOST_MESSAGES as u64).map(|number| Row {
+            bytes_at: 520,
+            total_bytes: 520,
+            remaining_bytes: 0,
+            ..samples::row(1 << 40 | number, end_ns + number * 1000, 6379)
+        }));
+        let found = Ground::of(&rows, limits.link).for_aging(limits.aging);
+        let among_others = found.cuts_bytes.iter();
+        let among_others = among_others.filter(|cut| (1_000..100_000).contains(*cut));
+        assert!(among_others.count() >= 3, "{found:?}");
     }
 
     #[test]
