@@ -177,7 +177,8 @@ impl Choice {
                 .chain(drawn.iter().map(start))
                 .collect::<Vec<_>>()
         });
-        let found = of_first.map(|start| descend(start, largest, &look));
+        let least_last = ground.least_last_cut(&Thresholds::default());
+        let found = of_first.map(|start| descend(start, (largest, least_last), &look));
         let best = found.min_by(|a, b| a.1.total_cmp(&b.1));
         best.map(|it| it.0).unwrap_or_default()
     }
@@ -192,15 +193,16 @@ fn limited(thresholds: &Thresholds, bands: usize) -> Thresholds {
 
 fn descend(
     start: Thresholds,
-    largest: f64,
+    (largest, least_last): (f64, u32),
     look: &impl Fn(&Thresholds) -> f64,
 ) -> (Thresholds, f64) {
+    let start = with_last(start, least_last);
     let (mut at, mut least) = (start, look(&start));
     for moves in std::iter::once(settlings()).chain(STEPS.map(steps)) {
         loop {
             let before = least;
             for step in &moves {
-                let moved = step.of(&at, largest);
+                let moved = with_last(step.of(&at, largest), least_last);
                 let score = look(&moved);
                 if score < least - LEAST_STEP {
                     (at, least) = (moved, score);

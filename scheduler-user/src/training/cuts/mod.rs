@@ -182,6 +182,13 @@ impl Ground {
         }
     }
 
+    /// The last band is left to what is larger than all that has ended, and keeps what stands apart from it: transfers that do not end are
+    /// not among the messages that are looked at, and share their band with whatever is cut into it.
+    fn least_last_cut(&self, in_force: &Thresholds) -> u32 {
+        let last = in_force.cuts_bytes.last().copied().unwrap_or(0);
+        last.max(self.largest as u32)
+    }
+
     fn expected(
         &self,
         guessed: &Guessed,
@@ -198,13 +205,15 @@ impl Ground {
     /// The best cuts that a descent finds.
     fn search(&self, search: (&Guessed, &Owed), in_force: &Thresholds) -> (Thresholds, f64) {
         let first_bytes = in_force.first_bytes;
+        let least_last = self.least_last_cut(in_force);
         let known = distribution_cuts(&self.traffic).into_iter();
         let starts = known
             .chain([in_force.cuts_bytes, Thresholds::default().cuts_bytes])
             .map(|cuts_bytes| Thresholds {
-                cuts_bytes: above_all(cuts_bytes, self.largest),
+                cuts_bytes,
                 first_bytes,
-            });
+            })
+            .map(|start| with_last(start, least_last));
         let mut looks = 0;
         let mut look = |thresholds: &Thresholds| {
             looks += 1;
@@ -222,7 +231,7 @@ impl Ground {
             loop {
                 let before = least;
                 for step in &moves {
-                    let moved = step.of(&at, self.largest);
+                    let moved = with_last(step.of(&at, self.largest), least_last);
                     let Some(score) = look(&moved) else {
                         return (at, least);
                     };
@@ -326,19 +335,18 @@ impl Move {
             }
         }
         Thresholds {
-            cuts_bytes: above_all(ascending(cuts), largest),
+            cuts_bytes: ascending(cuts),
             first_bytes: first_bytes as u32,
         }
     }
 }
 
-/// The last band is left to what is larger than all that has ended: transfers that never end are not among the messages that
-/// are looked at, and share their band with whatever is cut into it.
-fn above_all(mut cuts: [u32; BANDS - 1], largest: f64) -> [u32; BANDS - 1] {
-    if let Some(last) = cuts.last_mut() {
-        *last = largest.max(f64::from(*last)) as u32;
+/// With the last cut at `least_bytes` at least.
+fn with_last(mut thresholds: Thresholds, least_bytes: u32) -> Thresholds {
+    if let Some(last) = thresholds.cuts_bytes.last_mut() {
+        *last = least_bytes.max(*last);
     }
-    cuts
+    thresholds
 }
 
 /// Each by a factor either way, from the lowest cut.
