@@ -272,7 +272,12 @@ impl<'a> Stage<'a> {
     fn candidate(&self) -> Result<Option<PathBuf>> {
         let folder = Path::new("/var/lib/treeline").join(&self.treeline()?.instance);
         let models = fs::read_dir(folder.join("models")).ok();
-        Ok(models.and_then(|found| found.filter_map(|entry| Some(entry.ok()?.path())).max()))
+        let paths = models.into_iter().flatten();
+        let paths = paths.filter_map(|entry| Some(entry.ok()?.path()));
+        // Its lock is there before any model.
+        Ok(paths
+            .filter(|path| path.extension().is_some_and(|it| it == "json"))
+            .max())
     }
 
     fn up_with_candidate(&self) -> Result<()> {

@@ -178,7 +178,11 @@ impl Choice {
                 .collect::<Vec<_>>()
         });
         let least_last = ground.least_last_cut(&Thresholds::default());
-        let found = of_first.map(|start| descend(start, (largest, least_last), &look));
+        let found = of_first.map(|start| {
+            let start = with_last(start, least_last);
+            let from = (start, look(&start));
+            descend(from, (largest, least_last), |at| Some(look(at)))
+        });
         let best = found.min_by(|a, b| a.1.total_cmp(&b.1));
         best.map(|it| it.0).unwrap_or_default()
     }
@@ -189,31 +193,6 @@ fn limited(thresholds: &Thresholds, bands: usize) -> Thresholds {
     let mut limited = *thresholds;
     limited.cuts_bytes[bands - 1..].fill(u32::MAX);
     limited
-}
-
-fn descend(
-    start: Thresholds,
-    (largest, least_last): (f64, u32),
-    look: &impl Fn(&Thresholds) -> f64,
-) -> (Thresholds, f64) {
-    let start = with_last(start, least_last);
-    let (mut at, mut least) = (start, look(&start));
-    for moves in std::iter::once(settlings()).chain(STEPS.map(steps)) {
-        loop {
-            let before = least;
-            for step in &moves {
-                let moved = with_last(step.of(&at, largest), least_last);
-                let score = look(&moved);
-                if score < least - LEAST_STEP {
-                    (at, least) = (moved, score);
-                }
-            }
-            if least > before - LEAST_STEP {
-                break;
-            }
-        }
-    }
-    (at, least)
 }
 
 /// Logarithms, means over loads: slowdown, completion time, slowdown of small messages.

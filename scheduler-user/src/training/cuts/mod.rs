@@ -226,26 +226,34 @@ impl Ground {
                 _ => {}
             }
         }
-        let rounds = std::iter::once(settlings()).chain(STEPS.map(steps));
-        for moves in rounds {
-            loop {
-                let before = least;
-                for step in &moves {
-                    let moved = with_last(step.of(&at, self.largest), least_last);
-                    let Some(score) = look(&moved) else {
-                        return (at, least);
-                    };
-                    if score < least - LEAST_STEP {
-                        (at, least) = (moved, score);
-                    }
-                }
-                if least > before - LEAST_STEP {
-                    break;
+        descend((at, least), (self.largest, least_last), look)
+    }
+}
+
+/// Moves one cut at a time for as long as that helps, until `look` tells no more scores. The last cut stays at `least_last` at least.
+fn descend(
+    (mut at, mut least): (Thresholds, f64),
+    (largest, least_last): (f64, u32),
+    mut look: impl FnMut(&Thresholds) -> Option<f64>,
+) -> (Thresholds, f64) {
+    for moves in std::iter::once(settlings()).chain(STEPS.map(steps)) {
+        loop {
+            let before = least;
+            for step in &moves {
+                let moved = with_last(step.of(&at, largest), least_last);
+                let Some(score) = look(&moved) else {
+                    return (at, least);
+                };
+                if score < least - LEAST_STEP {
+                    (at, least) = (moved, score);
                 }
             }
+            if least > before - LEAST_STEP {
+                break;
+            }
         }
-        (at, least)
     }
+    (at, least)
 }
 
 /// Mean over loads of the logarithms of expected slowdown and completion time, and what short messages pay: less is better.
@@ -430,14 +438,18 @@ mod tests {
     #[test]
     fn the_last_band_is_left_to_what_never_ends() {
         let limits = limits();
-        let parts = split(&small_host(Hangs::Request, 1), &limits);
-        let model = DecisionTree::default().train(&parts.train).unwrap();
-        let fitted = fit_cuts(model, &parts.train, &limits).unwrap();
-        let ended = parts.train.iter().map(|row| row.total_bytes).max().unwrap();
-        let aging = fitted.aging_thresholds.unwrap();
-        for found in [fitted.thresholds, aging] {
-            let last = found.cuts_bytes.last().copied().unwrap_or(0);
-            assert!(u64::from(last) >= ended, "{found:?} below {ended}");
+        let rows = small_host(Hangs::Nowhere, 1);
+        let ended = rows.iter().map(|row| row.total_bytes).max().unwrap_or(0) as u32;
+        let ground = Ground::of(&rows, limits.link);
+        let guessed = Guessed::of(&ground.traffic.sized(), |_| None);
+        // Not below what has ended, nor below what stands.
+        for (stands, least) in [(1_000, ended), (50 * ended, 50 * ended)] {
+            let mut in_force = limits.aging;
+            in_force.cuts_bytes = std::array::from_fn(|cut| stands - 6 + cut as u32);
+            let (found, _) = ground.search((&guessed, &NOTHING_OWED), &in_force);
+            let last = found.cuts_bytes[BANDS - 2];
+            assert!(last >= least, "{found:?} below {least}");
+            assert!(found.cuts_bytes[BANDS - 3] < ended, "{found:?}");
         }
     }
 
