@@ -10,7 +10,7 @@ use scheduler_common::{
     settings::Settings,
 };
 
-use super::{Bottleneck, Job, Paths, Scheme, Within, cdf::Cdf, expected, replay};
+use super::{Bottleneck, Job, Paths, Scheme, Weighed, Within, cdf::Cdf, expected, replay};
 use crate::dataset::Row;
 
 /// Quantiles in an integral.
@@ -201,8 +201,12 @@ fn check_expected(name: &str, jobs: &[Job], (paths, within): (&Paths, Within), l
         within,
         ..Bottleneck::of_rate(8_000_000_000)
     };
-    let sizes: Vec<f64> = jobs.iter().map(|job| job.bytes).collect();
-    let [said] = expected((&sizes, &[]), paths, &link, [load]);
+    let messages = jobs.iter().map(|job| Weighed {
+        bytes: job.bytes,
+        weight: 1.0,
+    });
+    let messages: Vec<Weighed> = messages.collect();
+    let [said] = expected((&messages, &[]), paths, &link, [load]);
     let measured = measured(jobs, Scheme::Bands(paths, within));
     near(
         &format!("{name}, expected time"),

@@ -20,19 +20,27 @@ struct Level {
     second: f64,
 }
 
-/// Expected means over the messages of `paths`, of which `sizes` says the bytes, at each of some loads, as [`super::Tally`]
+/// A message, and how many of its kind it stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Weighed {
+    pub(crate) bytes: f64,
+    pub(crate) weight: f64,
+}
+
+/// Expected means over the messages of `paths`, of which `messages` says the bytes, at each of some loads, as [`super::Tally`]
 /// counts them. Messages of at most so many bytes each are summed up apart, too.
 ///
 /// Takes O(messages × (bands + loads)).
 pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
-    (sizes, short_bytes): (&[f64], &[f64; SHORT]),
+    (messages, short_bytes): (&[Weighed], &[f64; SHORT]),
     paths: &Paths,
     link: &Bottleneck,
     loads: [f64; LOADS],
 ) -> [Expected<SHORT>; LOADS] {
-    let count = sizes.len().max(1) as f64;
-    let levels = levels(paths, 0..sizes.len());
-    let total: f64 = sizes.iter().sum();
+    let weights = messages.iter().map(|message| message.weight);
+    let levels = levels(paths, weights.clone().enumerate());
+    let count = weights.sum::<f64>().max(1.0);
+    let total: f64 = messages.iter().map(|it| it.bytes * it.weight).sum();
     let queues = loads.map(|load| {
         let rate = load * count / f64::max(total, 1.0);
         Queue::new(&levels, rate, link.packet_bytes as f64)
@@ -43,16 +51,17 @@ pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
         short_ns: [0.0; SHORT],
     };
     let mut sums = [none; LOADS];
-    for (message, bytes) in sizes.iter().enumerate() {
-        let last = last_band(paths.of(message));
-        let idle_ns = link.felt_ns(*bytes);
+    for (place, message) in messages.iter().enumerate() {
+        let last = last_band(paths.of(place));
+        let idle_ns = link.felt_ns(message.bytes);
+        let share = message.weight / count;
         for (sum, queue) in sums.iter_mut().zip(&queues) {
-            let took_ns = link.felt_ns(queue.takes(*bytes, last, link.within));
-            sum.slowdown += took_ns / idle_ns / count;
-            sum.fct_ns += took_ns / count;
+            let took_ns = link.felt_ns(queue.takes(message.bytes, last, link.within));
+            sum.slowdown += took_ns / idle_ns * share;
+            sum.fct_ns += took_ns * share;
             for (sum, bound) in sum.short_ns.iter_mut().zip(short_bytes) {
-                if bytes <= bound {
-                    *sum += took_ns / count;
+                if message.bytes <= *bound {
+                    *sum += took_ns * share;
                 }
             }
         }
@@ -64,7 +73,7 @@ pub(crate) fn expected<const LOADS: usize, const SHORT: usize>(
 /// follow any other.
 pub(crate) fn banded(jobs: &[Job], paths: &Paths, link: &Bottleneck) -> Vec<f64> {
     let mut took = replay(jobs, Scheme::Bands(paths, link.within));
-    let levels = levels(paths, jobs.iter().map(|job| job.message));
+    let levels = levels(paths, jobs.iter().map(|job| (job.message, 1.0)));
     let span = jobs.last().map_or(1.0, |last| last.arrival.max(1.0));
     let queue = Queue::new(&levels, jobs.len() as f64 / span, link.packet_bytes as f64);
     for (job, took) in jobs.iter().zip(&mut took) {
@@ -77,11 +86,12 @@ fn last_band(path: &[Segment]) -> usize {
     path.last().map_or(0, |segment| usize::from(segment.band))
 }
 
-/// What the bands up to each hold of these messages.
-fn levels(paths: &Paths, messages: impl ExactSizeIterator<Item = usize>) -> [Level; BANDS] {
-    let count = messages.len().max(1) as f64;
+/// What the bands up to each hold of these messages, each with its weight.
+fn levels(paths: &Paths, messages: impl Iterator<Item = (usize, f64)>) -> [Level; BANDS] {
+    let mut count = 0.0;
     let mut levels = [Level::default(); BANDS];
-    for message in messages {
+    for (message, weight) in messages {
+        count += weight;
         let mut within = [0.0; BANDS];
         for segment in paths.of(message) {
             within[usize::from(segment.band)] += segment.bytes;
@@ -89,11 +99,15 @@ fn levels(paths: &Paths, messages: impl ExactSizeIterator<Item = usize>) -> [Lev
         let mut above = 0.0;
         for (level, bytes) in levels.iter_mut().zip(within) {
             above += bytes;
-            level.first += above / count;
-            level.second += above * above / count;
+            level.first += above * weight;
+            level.second += above * above * weight;
         }
     }
-    levels
+    let count = f64::max(count, 1.0);
+    levels.map(|sum| Level {
+        first: sum.first / count,
+        second: sum.second / count,
+    })
 }
 
 /// Means over messages.
@@ -179,7 +193,8 @@ mod tests {
                 packet_bytes,
                 ..link
             };
-            let [of] = expected((&SIZES, &[1_000.0]), paths, &link, [LOAD]);
+            let messages = SIZES.map(|bytes| Weighed { bytes, weight: 1.0 });
+            let [of] = expected((&messages, &[1_000.0]), paths, &link, [LOAD]);
             [of.fct_ns, of.short_ns[0]]
         };
         let (with, without) = (took(packet_bytes), took(0));

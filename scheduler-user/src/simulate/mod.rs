@@ -20,7 +20,7 @@ pub(crate) mod cdf;
 mod closed_forms;
 
 pub use bands::Within;
-pub(crate) use expected::{Expected, banded, expected};
+pub(crate) use expected::{Expected, Weighed, banded, expected};
 pub use outcome::{Bottleneck, CLASS_BOUNDS_BYTES, Figures, Replay};
 pub(crate) use outcome::{CLASSES, Tally, felt};
 pub use path::{Guessed, Paths, Segment};

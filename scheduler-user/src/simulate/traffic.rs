@@ -76,16 +76,40 @@ impl Traffic {
         self
     }
 
-    /// At most `count` messages, evenly out of all.
-    #[must_use]
-    pub(crate) fn thinned(mut self, count: usize) -> Self {
-        let step = self.messages.len().div_ceil(count.max(1)).max(1);
-        let is_kept = |place: usize| place.is_multiple_of(step);
-        let mut place = 0..;
-        self.messages.retain(|_| place.next().is_some_and(is_kept));
-        let mut place = 0..;
-        self.gaps.retain(|_| place.next().is_some_and(is_kept));
-        self
+    /// At most `count` messages and how many each stands for: the largest quarter of them, and of the rest evenly out of all.
+    ///
+    /// A few large messages are most of the bytes, and what waits behind them most of the time: a share of them, drawn
+    /// evenly, is another traffic.
+    pub(crate) fn thinned(mut self, count: usize) -> (Self, Vec<f64>) {
+        if self.messages.len() <= count {
+            let weights = vec![1.0; self.messages.len()];
+            return (self, weights);
+        }
+        let mut sizes: Vec<u64> = self.messages.iter().map(|message| message.bytes).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let largest = count / 4;
+        let bound = sizes[largest];
+        let larger = sizes.partition_point(|bytes| *bytes > bound);
+        let rest = sizes.len() - larger;
+        let step = rest.div_ceil(count - larger);
+        let weight = rest as f64 / rest.div_ceil(step) as f64;
+        let (mut weights, mut seen) = (Vec::new(), 0);
+        let is_kept: Vec<bool> = (self.messages.iter())
+            .map(|message| {
+                let is_large = message.bytes > bound;
+                seen += usize::from(!is_large);
+                let is_kept = is_large || (seen - 1).is_multiple_of(step);
+                if is_kept {
+                    weights.push(if is_large { 1.0 } else { weight });
+                }
+                is_kept
+            })
+            .collect();
+        let mut kept = is_kept.iter();
+        self.messages.retain(|_| kept.next().is_some_and(|it| *it));
+        let mut kept = is_kept.iter();
+        self.gaps.retain(|_| kept.next().is_some_and(|it| *it));
+        (self, weights)
     }
 
     /// The messages in the order of their arrival.
@@ -246,18 +270,32 @@ mod tests {
     }
 
     #[test]
-    fn few_are_taken_evenly_out_of_all() {
-        let rows: Vec<Row> = (0..100).map(|flow| row(flow, flow, (10, 10))).collect();
-        let kept = |count| -> Vec<u64> {
-            let traffic = Traffic::of(&rows).thinned(count);
-            assert_eq!(traffic.gaps.len(), traffic.messages().len());
-            let messages = traffic.messages().iter();
-            messages.map(|message| message.arrival_ns).collect()
-        };
-        assert_eq!(kept(4), [0, 25, 50, 75]);
-        assert_eq!(kept(60).len(), 50);
-        assert_eq!(kept(100).len(), 100);
-        assert_eq!(kept(1000).len(), 100);
+    fn all_large_ones_and_few_of_the_rest_stand_for_all() {
+        // Sizes from 1 to 100, each at its time.
+        let rows: Vec<Row> = (0..100)
+            .map(|flow| row(flow, flow, (1, 1 + flow * 37 % 100)))
+            .collect();
+        let all = Traffic::of(&rows);
+        let kept = |count| all.clone().thinned(count);
+        let (traffic, weights) = kept(20);
+        assert_eq!(traffic.gaps.len(), traffic.messages().len());
+        let of_bytes = traffic.messages().iter().map(|message| message.bytes);
+        let weighed: Vec<(u64, f64)> = of_bytes.zip(weights).collect();
+        let large = weighed.iter().filter(|it| it.0 > 95);
+        assert!(large.clone().all(|it| it.1 == 1.0) && large.count() == 5);
+        assert!(weighed.len() <= 20);
+        let total: f64 = weighed.iter().map(|it| it.1).sum();
+        assert!((total - 100.0).abs() < 1e-9, "{total}");
+        let bytes: f64 = weighed.iter().map(|it| it.0 as f64 * it.1).sum();
+        assert!((bytes / all.bytes() as f64 - 1.0).abs() < 0.2, "{bytes}");
+        for count in [100, 1000] {
+            let (traffic, weights) = kept(count);
+            assert_eq!(traffic.messages(), all.messages());
+            assert_eq!(weights, [1.0; 100]);
+        }
+        // All alike: none is larger.
+        let alike: Vec<Row> = (0..100).map(|flow| row(flow, flow, (10, 10))).collect();
+        assert_eq!(Traffic::of(&alike).thinned(4).1, [25.0; 4]);
     }
 
     #[test]

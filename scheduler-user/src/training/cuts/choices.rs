@@ -153,12 +153,12 @@ impl Choice {
             _ => &NOTHING_OWED,
         };
         let look = |thresholds: &Thresholds| {
-            let bytes = (&ground.sizes[..], &ground.short_bytes);
+            let bytes = (&ground.messages[..], &ground.short_bytes);
             let of_loads = expected(bytes, &ways(thresholds), &ground.link, LOADS);
             cost(&of_loads, owed, self.short_weight)
         };
         let largest = ground.largest;
-        let mut known = distribution_cuts(&ground.traffic);
+        let mut known = ground.known.clone();
         known.push(Thresholds::default().cuts_bytes);
         let mut random = StdRng::seed_from_u64(1);
         let drawn = (0..self.drawn_starts).map(|_| {

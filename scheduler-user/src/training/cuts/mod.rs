@@ -19,10 +19,12 @@ use super::{
 use crate::{
     dataset::Row,
     model::{CompileError, Model, Thresholds, compile},
-    simulate::{Bottleneck, Expected, Guessed, Job, Paths, Tally, Traffic, banded, expected},
+    simulate::{
+        Bottleneck, Expected, Guessed, Job, Paths, Tally, Traffic, Weighed, banded, expected,
+    },
 };
 
-/// Messages that one look takes in at most, evenly out of all: the latest alone may be those of one busy service.
+/// Messages that one look takes in at most, out of all: the latest alone may be those of one busy service.
 const MOST_MESSAGES: usize = 4000;
 /// Messages below which nothing is searched: what stands then stays, and all first bytes on top.
 const LEAST_MESSAGES: usize = 200;
@@ -92,11 +94,13 @@ pub fn recut(thresholds: Thresholds, held_out: &[Row], limits: &JudgeLimits) -> 
 struct Ground {
     traffic: Traffic,
     link: Bottleneck,
-    sizes: Vec<f64>,
+    messages: Vec<Weighed>,
     /// Up to which messages are short.
     short_bytes: [f64; SHORT_SHARES.len()],
-    /// The largest of all, also of those that are not looked at.
+    /// The largest of all.
     largest: f64,
+    /// Cuts that follow from the sizes alone, of all.
+    known: Vec<[u32; BANDS - 1]>,
 }
 
 /// Mean times of short messages, at each load, that are not to be exceeded.
@@ -107,20 +111,25 @@ const NOTHING_OWED: Owed = [[f64::INFINITY; SHORT_SHARES.len()]; LOADS.len()];
 impl Ground {
     fn of(rows: &[Row], link: Bottleneck) -> Self {
         let all = Traffic::of(rows);
-        let largest = all.messages().iter().map(|message| message.bytes).max();
-        let traffic = all.thinned(MOST_MESSAGES);
-        let messages = traffic.messages().iter();
-        let sizes: Vec<f64> = messages.map(|message| message.bytes as f64).collect();
-        let mut sorted = sizes.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let link = link.under(&traffic);
-        let bound = |share: f64| sorted.get((sorted.len() as f64 * share) as usize);
+        let mut sizes: Vec<u64> = all.messages().iter().map(|message| message.bytes).collect();
+        sizes.sort_unstable();
+        let bound = |share: f64| sizes.get((sizes.len() as f64 * share) as usize);
+        let short_bytes = SHORT_SHARES.map(|share| bound(share).copied().unwrap_or(0) as f64);
+        let known = distribution_cuts(&all);
+        let (traffic, weights) = all.thinned(MOST_MESSAGES);
+        let weighed = traffic.messages().iter().zip(weights);
         Self {
-            short_bytes: SHORT_SHARES.map(|share| bound(share).copied().unwrap_or_default()),
-            sizes,
-            largest: largest.unwrap_or(1) as f64,
+            messages: weighed
+                .map(|(message, weight)| Weighed {
+                    bytes: message.bytes as f64,
+                    weight,
+                })
+                .collect(),
+            short_bytes,
+            largest: sizes.last().copied().unwrap_or(1) as f64,
+            known,
+            link: link.under(&traffic),
             traffic,
-            link,
         }
     }
 
@@ -195,7 +204,12 @@ impl Ground {
         thresholds: &Thresholds,
     ) -> [Expected<{ SHORT_SHARES.len() }>; LOADS.len()] {
         let paths = guessed.paths(&thresholds.within(self.link.settings));
-        expected((&self.sizes, &self.short_bytes), &paths, &self.link, LOADS)
+        expected(
+            (&self.messages, &self.short_bytes),
+            &paths,
+            &self.link,
+            LOADS,
+        )
     }
 
     fn cost(&self, (guessed, owed): (&Guessed, &Owed), thresholds: &Thresholds) -> f64 {
@@ -206,7 +220,7 @@ impl Ground {
     fn search(&self, search: (&Guessed, &Owed), in_force: &Thresholds) -> (Thresholds, f64) {
         let first_bytes = in_force.first_bytes;
         let least_last = self.least_last_cut(in_force);
-        let known = distribution_cuts(&self.traffic).into_iter();
+        let known = self.known.iter().copied();
         let starts = known
             .chain([in_force.cuts_bytes, Thresholds::default().cuts_bytes])
             .map(|cuts_bytes| Thresholds {
@@ -468,6 +482,28 @@ mod tests {
         let among_others = found.cuts_bytes.iter();
         let among_others = among_others.filter(|cut| (1_000..100_000).contains(*cut));
         assert!(among_others.count() >= 3, "{found:?}");
+    }
+
+    #[test]
+    fn a_few_transfers_that_are_most_of_the_bytes_get_a_band_of_their_own() {
+        const LARGE_BYTES: u64 = 50_000_000;
+        let limits = limits();
+        let mut rows = small_host(Hangs::Nowhere, 1);
+        let end_ns = rows.iter().map(|row| row.time_ns).max().unwrap_or(0);
+        let sized = |number: u64, bytes: u64| Row {
+            bytes_at: bytes,
+            total_bytes: bytes,
+            remaining_bytes: 0,
+            ..samples::row(1 << 40 | number, end_ns + number * 1000, 443)
+        };
+        rows.extend((0..4 * MOST_MESSAGES as u64).map(|number| sized(number, 520)));
+        // Too few to be met by one message in five.
+        let places = [4_001, 8_001, 12_001];
+        rows.extend(places.map(|place| sized(place, LARGE_BYTES)));
+        let found = Ground::of(&rows, limits.link).for_aging(limits.aging);
+        let apart = 100_000..LARGE_BYTES as u32;
+        let keeps_apart = |cut: &u32| apart.contains(cut);
+        assert!(found.cuts_bytes.iter().any(keeps_apart), "{found:?}");
     }
 
     #[test]
