@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     Learner, LearningError,
+    background::in_background,
     cycle::{self, Work},
     mind::Needs,
 };
@@ -105,9 +106,11 @@ impl Learner {
         let (running, acting) = (self.mind.running.clone(), self.observed_model());
         let limits = self.limits(datapath)?;
         let last = tokio::task::spawn_blocking(move || {
-            let mut cycle = cycle::work(Work::Train, &heeded, running.as_deref(), &limits);
-            cycle.advise(heeded.rows(), acting.as_deref(), &limits);
-            cycle
+            in_background(|| {
+                let mut cycle = cycle::work(Work::Train, &heeded, running.as_deref(), &limits);
+                cycle.advise(heeded.rows(), acting.as_deref(), &limits);
+                cycle
+            })
         });
         let cycle = last
             .await

@@ -2,6 +2,7 @@
 
 mod advising;
 mod asked;
+mod background;
 pub(crate) mod cycle;
 pub(crate) mod mind;
 mod pressure;
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 
 pub use self::asked::{Ask, Began};
 use self::{
+    background::in_background,
     cycle::{Cycle, Outcome, Trained},
     mind::{Mind, Needs, Step as Next},
     pressure::Pressure,
@@ -303,10 +305,12 @@ impl Learner {
         let meters = self.meters.clone();
         self.working = Some(tokio::task::spawn_blocking(move || {
             let (name, started) = (work.name(), Instant::now());
-            let mut cycle = cycle::work(work, &heeded, running.as_deref(), &limits);
-            meters.cycled(name, started.elapsed());
-            cycle.advise(heeded.rows(), acting.as_deref(), &limits);
-            cycle
+            in_background(|| {
+                let mut cycle = cycle::work(work, &heeded, running.as_deref(), &limits);
+                meters.cycled(name, started.elapsed());
+                cycle.advise(heeded.rows(), acting.as_deref(), &limits);
+                cycle
+            })
         }));
         Ok(())
     }

@@ -1,19 +1,21 @@
 //! The judge among hosts where there is something to learn, and where there is not.
 
 use super::{
-    Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Trainer, Verdict, fit_cuts, judge,
+    Closed, DecisionTree, JudgeLimits, LoadGains, Parameters, Parts, Trainer, Verdict, fit_cuts,
+    judge,
     mixes::{Hangs, demo, host},
     rank_leaves, retire, split,
 };
 use crate::{
     dataset::Row,
+    model::Model,
     simulate::{Replay, Within, cdf::Cdf},
 };
 
 /// The rate that the demo plays on.
 pub(super) const RATE_BPS: u64 = 200_000_000;
 /// How far, in quantiles, sizes stray from what they hang on.
-const BLUR: f64 = 0.05;
+pub(super) const BLUR: f64 = 0.05;
 
 /// A published distribution and what sizes hang on.
 pub(super) type Made = (&'static str, Hangs);
@@ -26,7 +28,7 @@ pub(super) const DESIGNED: [Made; 3] = [
 ];
 
 /// Hosts on which there is something to find but little to win, or too little to be sure of.
-const HARD: [Made; 4] = [
+pub(super) const HARD: [Made; 4] = [
     ("agh_2015_tcp_size", Hangs::Service),
     ("agh_2015_tcp_size", Hangs::History),
     ("fbhadoop_hpcc", Hangs::Request),
@@ -34,13 +36,13 @@ const HARD: [Made; 4] = [
 ];
 
 /// Hosts on which there is nothing.
-const BARREN: [Made; 2] = [
+pub(super) const BARREN: [Made; 2] = [
     ("websearch_dctcp", Hangs::Nowhere),
     ("datamining_vl2", Hangs::Nowhere),
 ];
 
 /// A table, or where it is not at hand something as heavy-tailed.
-fn table(name: &str) -> Cdf {
+pub(super) fn table(name: &str) -> Cdf {
     Cdf::published(name).unwrap_or_else(|| Cdf::pareto(0.3, (5_000.0, 30e6)))
 }
 
@@ -54,10 +56,16 @@ pub(super) fn demo_window(seed: u64) -> Vec<Row> {
     demo((RATE_BPS, 1.0), 60, seed)
 }
 
+/// The agent's candidate.
+pub(super) fn candidate_of(parts: &Parts, limits: &JudgeLimits) -> Model {
+    let trainer = DecisionTree(Parameters::tree_of(parts.train.len()));
+    let candidate = rank_leaves(trainer.train(&parts.train).unwrap(), &parts.train);
+    fit_cuts(candidate, &parts.train, limits).unwrap()
+}
+
 fn verdict_on(rows: &[Row], limits: &JudgeLimits) -> Verdict {
-    let agents =
-        |rows: usize| -> Box<dyn Trainer> { Box::new(DecisionTree(Parameters::tree_of(rows))) };
-    verdict_by(&agents, rows, limits)
+    let parts = split(rows, limits);
+    judge(&candidate_of(&parts, limits), None, &parts, limits)
 }
 
 fn verdict_by(

@@ -28,10 +28,11 @@ pub struct JudgeLimits {
     pub aging: Thresholds,
     /// Gain that a candidate must have over each rival, as [`Advantage::gain`] tells it.
     pub min_gain: f64,
-    /// Standard errors that the gain must exceed.
+    /// Standard errors that a gain over the running model must exceed, and that of other cuts for aging: what serves well is
+    /// not changed often.
     pub sure: f64,
-    /// Standard errors of the running model's gain over aging, and of a candidate's over bytes so far: fewer, so that a
-    /// model does not come and go.
+    /// Standard errors of a gain over aging and over bytes so far: fewer, for a candidate has to win again in the shadow, on
+    /// fresh messages, and goes by the same measure once it has none (`docs/decisions/0011`).
     pub still_sure: f64,
     /// How much slower a class of size may become on average at any load, as a logarithm of a ratio.
     pub max_class_loss: f64,
@@ -255,7 +256,7 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
             entrants.running.as_ref(),
             limits.sure,
         ),
-        (["aging", "aging"], Some(&arena.aging), limits.sure),
+        (["aging", "aging"], Some(&arena.aging), limits.still_sure),
         (
             ["bytes_so_far", "bytes so far"],
             entrants.bytes_so_far.as_ref(),

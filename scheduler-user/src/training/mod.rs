@@ -31,6 +31,8 @@ mod honesty;
 mod made_up;
 #[cfg(test)]
 pub(crate) mod mixes;
+#[cfg(test)]
+mod sureness;
 
 use crate::{dataset::Row, model::Model};
 

@@ -18,6 +18,7 @@ use super::{
     suite::Suite,
 };
 use crate::{
+    child,
     console::{self, Spoken},
     machine::Machine,
 };
@@ -71,13 +72,16 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut heard = Heard::new(bench.program, folder);
     let mut qemu = emulator::qemu(machine, kernel, &image);
-    if bench.realtime {
-        qemu = ahead(machine, &qemu);
-    }
     let log = machine.log(&format!("vm/bench-{}", kernel.series));
     let mut fault = None;
-    let code = emulator::followed(&mut qemu, LIMIT, &log, &mut |line| {
-        if let Err(error) = heard.line(line) {
+    let mut waits = bench.realtime;
+    let code = emulator::followed(&mut qemu, LIMIT, &log, &mut |emulator, line| {
+        let mut done = heard.line(line);
+        if waits && line.starts_with(BEGIN) {
+            waits = false;
+            done = done.and_then(|()| put_ahead(machine, emulator));
+        }
+        if let Err(error) = done {
             fault.get_or_insert(error);
         }
     })?;
@@ -99,14 +103,19 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
     Ok(())
 }
 
-/// The same command at a real-time priority, for all its threads.
-fn ahead(machine: &Machine, command: &Command) -> Command {
-    let mut first = machine.command("chrt");
-    first
-        .args(["--rr", "10"])
-        .arg(command.get_program())
-        .args(command.get_args());
-    first
+/// Gives a running emulator real-time priority.
+///
+/// Its first thread is above those of the processors: it keeps the machine's timers, and while both processors are busy it would come by
+/// turns of 100 ms (`sched_rr_timeslice_ms`) as one of three equals.
+fn put_ahead(machine: &Machine, emulator: u32) -> Result<()> {
+    let emulator = emulator.to_string();
+    for (priority, whole) in [("10", &["--all-tasks"][..]), ("11", &[])] {
+        let mut chrt = machine.command("chrt");
+        chrt.args(whole)
+            .args(["--rr", "--pid", priority, &emulator]);
+        child::output(&mut chrt)?;
+    }
+    Ok(())
 }
 
 /// The bench's arguments, and where it finds treeline and may write.
