@@ -139,6 +139,7 @@ impl Trial {
     pub fn judge(&self, running: Option<&Model>, limits: &JudgeLimits) -> Option<Verdict> {
         let limits = JudgeLimits {
             sure: limits.still_sure,
+            promising: limits.still_sure,
             ..*limits
         };
         let verdict = judge(&self.model, running, &self.parts, &limits);

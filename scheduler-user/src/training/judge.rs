@@ -31,8 +31,11 @@ pub struct JudgeLimits {
     /// Standard errors that a gain over the running model must exceed, and that of other cuts for aging: what serves well is
     /// not changed often.
     pub sure: f64,
-    /// Standard errors of a gain over aging and over bytes so far: fewer, for a candidate has to win again in the shadow, on
-    /// fresh messages, and goes by the same measure once it has none (`docs/decisions/0011`).
+    /// The same of a gain over aging: fewer, for a candidate has to win again in the shadow, on fresh messages
+    /// (`docs/decisions/0011`).
+    pub promising: f64,
+    /// Standard errors of the running model's gain over aging, and of a candidate's over bytes so far: fewer, so that a
+    /// model does not come and go.
     pub still_sure: f64,
     /// How much slower a class of size may become on average at any load, as a logarithm of a ratio.
     pub max_class_loss: f64,
@@ -50,6 +53,7 @@ impl Default for JudgeLimits {
             aging: Thresholds::default(),
             min_gain: 0.01,
             sure: 2.0,
+            promising: 1.5,
             still_sure: 1.0,
             max_class_loss: 0.05,
             seed: 1,
@@ -256,7 +260,7 @@ fn advantages(arena: &Arena, entrants: &Entrants, limits: &JudgeLimits) -> Vec<O
             entrants.running.as_ref(),
             limits.sure,
         ),
-        (["aging", "aging"], Some(&arena.aging), limits.still_sure),
+        (["aging", "aging"], Some(&arena.aging), limits.promising),
         (
             ["bytes_so_far", "bytes so far"],
             entrants.bytes_so_far.as_ref(),

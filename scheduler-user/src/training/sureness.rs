@@ -94,7 +94,7 @@ fn how_sure_the_judge_has_to_be() {
                 let gain = mean(fresh);
                 for (level, in_truth) in LEVELS.into_iter().zip(&mut in_truth) {
                     let limits = JudgeLimits {
-                        still_sure: level,
+                        promising: level,
                         ..limits
                     };
                     let verdict = judge(&candidate, None, &parts, &limits);
