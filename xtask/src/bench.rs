@@ -79,7 +79,7 @@ struct Place {
     debug: bool,
     /// QEMU runs ahead of everything else on this machine
     #[arg(long, requires = "vm")]
-    realtime: bool,
+    ahead: bool,
 }
 
 pub(crate) fn run(machine: &Machine, options: &Options) -> Result<()> {
@@ -161,7 +161,7 @@ fn on_other_kernels(
         built: machine.target.join(profile),
         calls,
         args,
-        realtime: place.realtime,
+        ahead: place.ahead,
     };
     vm::bench::run(machine, &place.vm, &bench)
 }

@@ -18,7 +18,6 @@ use super::{
     suite::Suite,
 };
 use crate::{
-    child,
     console::{self, Spoken},
     machine::Machine,
 };
@@ -43,7 +42,7 @@ pub(crate) struct Bench<'a> {
     /// Its arguments.
     pub(crate) args: &'a [OsString],
     /// Ahead of everything else on this machine, for figures beside other work.
-    pub(crate) realtime: bool,
+    pub(crate) ahead: bool,
 }
 
 /// Runs a bench that is built already on each kernel, and keeps what it wrote below `target/bench/vm`.
@@ -72,16 +71,13 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut heard = Heard::new(bench.program, folder);
     let mut qemu = emulator::qemu(machine, kernel, &image);
+    if bench.ahead {
+        qemu = ahead(machine, &qemu);
+    }
     let log = machine.log(&format!("vm/bench-{}", kernel.series));
     let mut fault = None;
-    let mut waits = bench.realtime;
-    let code = emulator::followed(&mut qemu, LIMIT, &log, &mut |emulator, line| {
-        let mut done = heard.line(line);
-        if waits && line.starts_with(BEGIN) {
-            waits = false;
-            done = done.and_then(|()| put_ahead(machine, emulator));
-        }
-        if let Err(error) = done {
+    let code = emulator::followed(&mut qemu, LIMIT, &log, &mut |line| {
+        if let Err(error) = heard.line(line) {
             fault.get_or_insert(error);
         }
     })?;
@@ -103,19 +99,17 @@ fn on_kernel(machine: &Machine, kernel: &Kernel, bench: &Bench<'_>) -> Result<()
     Ok(())
 }
 
-/// Gives a running emulator real-time priority.
+/// The same command at the least niceness, for all its threads.
 ///
-/// Its first thread is above those of the processors: it keeps the machine's timers, and while both processors are busy it would come by
-/// turns of 100 ms (`sched_rr_timeslice_ms`) as one of three equals.
-fn put_ahead(machine: &Machine, emulator: u32) -> Result<()> {
-    let emulator = emulator.to_string();
-    for (priority, whole) in [("10", &["--all-tasks"][..]), ("11", &[])] {
-        let mut chrt = machine.command("chrt");
-        chrt.args(whole)
-            .args(["--rr", "--pid", priority, &emulator]);
-        child::output(&mut chrt)?;
-    }
-    Ok(())
+/// Not at a real-time priority: there the thread that keeps the machine's timers waits for its turn of 100 ms while both processors are busy
+/// (`sched_rr_timeslice_ms`), and above the processors' threads it holds these up.
+fn ahead(machine: &Machine, command: &Command) -> Command {
+    let mut first = machine.command("nice");
+    first
+        .args(["-n", "-20"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    first
 }
 
 /// The bench's arguments, and where it finds treeline and may write.

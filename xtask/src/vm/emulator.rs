@@ -39,12 +39,12 @@ pub(super) fn qemu(machine: &Machine, kernel: &Kernel, image: &Path) -> Command 
     qemu
 }
 
-/// Runs `command`, shows each line and hands it on with the command's process; the exit code, or `None` where it was ended.
+/// Runs `command`, shows and hands on each line; the exit code, or `None` where it was ended.
 pub(super) fn followed(
     command: &mut Command,
     limit: Duration,
     log: &Path,
-    each: &mut dyn FnMut(u32, &str),
+    each: &mut dyn FnMut(&str),
 ) -> Result<Option<i32>> {
     let shown = child::describe(command);
     if let Some(folder) = log.parent() {
@@ -67,7 +67,7 @@ pub(super) fn followed(
             Ok(line) => {
                 writeln!(log, "{line}").context("cannot write the log")?;
                 console::say(format_args!("    {line}"));
-                each(child.id(), &line);
+                each(&line);
             }
             Err(RecvTimeoutError::Disconnected) => break true,
             Err(RecvTimeoutError::Timeout) => {
@@ -113,7 +113,7 @@ mod tests {
         ));
         let mut seen = Vec::new();
         let mut shell = Command::new("sh");
-        let code = followed(shell.args(["-c", script]), limit, &log, &mut |_, line| {
+        let code = followed(shell.args(["-c", script]), limit, &log, &mut |line| {
             seen.push(line.to_owned());
         });
         assert_eq!(

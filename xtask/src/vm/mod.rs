@@ -162,7 +162,7 @@ fn on_host(machine: &Machine, suites: &[Suite]) -> Result<Outcome> {
             .env("TREELINE_REQUIRE_ROOT", "1");
         outcome.line(&format!("{}{}", outcome::BEGIN, suite.name));
         let log = machine.log(&format!("vm/host-{}", suite.name));
-        let code = emulator::followed(&mut command, emulator::LIMIT, &log, &mut |_, line| {
+        let code = emulator::followed(&mut command, emulator::LIMIT, &log, &mut |line| {
             outcome.line(line);
         })?;
         if let Some(code) = code {
@@ -210,7 +210,7 @@ fn boot(
     outcome.expect(&names);
     let log = machine.log(&format!("vm/{}", kernel.series));
     let mut qemu = emulator::qemu(machine, kernel, image);
-    let code = emulator::followed(&mut qemu, limit, &log, &mut |_, line| {
+    let code = emulator::followed(&mut qemu, limit, &log, &mut |line| {
         outcome.line(line);
     })?;
     outcome.took = started.elapsed();
