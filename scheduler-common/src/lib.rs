@@ -37,7 +37,7 @@ pub mod settings;
 pub mod tree;
 
 /// Version of everything in this crate; programs and agent must agree on it.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps and programs in the eBPF object and, alike, of their pins.
 pub mod names {

@@ -79,8 +79,8 @@ pub struct Sample {
     pub shadow_generation: u32,
     /// What it predicts, as [`Sample::predicted_log2_q8`]; meaningful if `shadow_generation` is not 0.
     pub shadow_log2_q8: u32,
-    /// Explicit padding.
-    pub _pad_more: u32,
+    /// Set of the flow table in which the flow has its place: where the agent looks for it. It goes into no row.
+    pub flow_set: u32,
     /// Features at a decision point; zero in an end record.
     pub features: Features,
 }

@@ -153,7 +153,7 @@ impl Report<'_> {
         record.network_hash = hash::network_name(network, known.hashing);
         record.shadow_generation = 0;
         record.shadow_log2_q8 = 0;
-        record._pad_more = 0;
+        record.flow_set = hash::set_of(tag, known.hashing);
         Some((entry, record))
     }
 }

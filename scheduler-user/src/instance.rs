@@ -295,7 +295,7 @@ impl Instance {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             if name.starts_with("interface-") && name.ends_with(".json") {
-                records.push(read_record(&path)?);
+                records.extend(read_record(&path)?);
             }
         }
         records.sort_by_key(|record: &Record| record.ifindex);
@@ -362,16 +362,24 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn read_record(path: &Path) -> Result<Record, InstanceError> {
-    let text = fs::read(path).map_err(|source| InstanceError::Io {
-        op: "read",
+/// `None` if it is gone: another command may take the interface down between the listing and this.
+fn read_record(path: &Path) -> Result<Option<Record>, InstanceError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(InstanceError::Io {
+                op: "read",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let record = serde_json::from_slice(&text).map_err(|source| InstanceError::BadRecord {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&text).map_err(|source| InstanceError::BadRecord {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(Some(record))
 }
 
 #[cfg(test)]
@@ -384,5 +392,15 @@ mod tests {
         for bad in ["", "..", "a/b", "a.b", &"x".repeat(33)] {
             assert!(Instance::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_record_that_is_gone_when_it_is_read_is_none_and_a_damaged_one_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("interface-7.json");
+        assert!(read_record(&path).unwrap().is_none());
+        fs::write(&path, "{").unwrap();
+        let error = read_record(&path).unwrap_err();
+        assert!(matches!(error, InstanceError::BadRecord { .. }), "{error}");
     }
 }

@@ -466,7 +466,7 @@ impl Pass<'_> {
             network_hash: hash::network_name(self.network, self.hashing),
             shadow_generation: 0,
             shadow_log2_q8: 0,
-            _pad_more: 0,
+            flow_set: hash::set_of(self.tag, self.hashing),
             features: [0; SLOTS],
         }
     }

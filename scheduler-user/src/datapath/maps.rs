@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::HashSet, fs::File, ops::Range, panic::resume_unwind, thread};
+use std::{collections::HashSet, fs::File, panic::resume_unwind, thread};
 
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray};
 use scheduler_common::{
@@ -146,14 +146,14 @@ impl Datapath {
         )))
     }
 
-    /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; a set takes about a microsecond.
+    /// What stands of the `wanted` flows in these sets of the flow table at `now_ns` by the monotonic clock; each set is a call of the kernel.
     ///
     /// # Errors
     /// If a map can't be read.
     pub fn readings(
         &self,
         wanted: HashSet<u64>,
-        sets: Range<u32>,
+        sets: impl IntoIterator<Item = u32>,
         now_ns: u64,
     ) -> Result<Readings, DatapathError> {
         let fault = |source| DatapathError::Map {
@@ -165,6 +165,10 @@ impl Datapath {
         let stories = Array::<_, Story>::try_from(self.map(names::STORIES)?).map_err(fault)?;
         let mut readings = Readings::of(wanted);
         for index in sets {
+            // The table may be a smaller one than that of an older sample.
+            if index > hashing.set_mask {
+                continue;
+            }
             let set = map.get(&index, 0).map_err(fault)?;
             let story = |way| stories.get(&story_of(index, way), 0);
             readings

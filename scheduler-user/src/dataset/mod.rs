@@ -127,7 +127,7 @@ pub(crate) mod samples {
             network_hash: flow_hash as u32,
             shadow_generation: 0,
             shadow_log2_q8: 0,
-            _pad_more: 0,
+            flow_set: flow_hash as u32 % 16,
             features,
         }
     }

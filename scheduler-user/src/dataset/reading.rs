@@ -68,8 +68,11 @@ impl Readings {
         now_ns: u64,
     ) -> Result<(), E> {
         for (way, flow) in (0..).zip(&set.flows) {
+            if flow.tag == 0 {
+                continue;
+            }
             let name = hash::sample_name(flow.tag, hashing);
-            if flow.tag != 0 && self.wanted.contains(&name) {
+            if self.wanted.contains(&name) {
                 let story = story(way)?;
                 let read = |half| reading((flow, &story), half, settings, now_ns);
                 self.flows.insert(name, [read(0), read(1)]);

@@ -1,12 +1,12 @@
 //! Samples → labelled rows, with the flow table's help, and to a file if asked for.
 
 use std::{
-    ops::Range,
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
 use nix::time::{ClockId, clock_gettime};
-use scheduler_common::{flow::WAYS, sample::Sample};
+use scheduler_common::sample::Sample;
 use tracing::{info, warn};
 
 use crate::{
@@ -17,12 +17,10 @@ use crate::{
     },
 };
 
-/// Time between looks at the flow table, of a part of it each.
+/// Time between looks at the flow table, where it holds what waits.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Sets of a part: some milliseconds, in which no sample is read.
-const PART_SETS: u32 = 4096;
-/// Parts of a table that is so large that they would take longer than a minute.
-const MOST_PARTS: u32 = 60;
+/// Sets at a look, of which each is a call of the kernel: some milliseconds, in which no sample is read. Where more are waited for, they take turns.
+const MOST_SETS: usize = 4096;
 
 /// The joiner, its looks at the flow table, and the file.
 #[derive(Debug)]
@@ -55,7 +53,7 @@ impl Labels {
         self.deliver(rows)
     }
 
-    /// Looks at a part of the flow table, if it is time to and something waits; returns rows as [`Self::take`] does.
+    /// Looks at what waits in the flow table, if it is time to; returns rows as [`Self::take`] does.
     ///
     /// # Errors
     /// If the table can't be read.
@@ -64,12 +62,9 @@ impl Labels {
             return Ok(Vec::new());
         }
         self.next_look = Instant::now() + LOOK_EVERY;
-        let sets = datapath.flow_entries()? / WAYS as u32;
-        let part = PART_SETS.max(sets.div_ceil(MOST_PARTS));
-        let from = self.next_set;
-        let to = from.saturating_add(part).min(sets);
-        self.next_set = if to == sets { 0 } else { to };
-        self.look(datapath, from..to)
+        let sets = turn(&self.joiner.flow_sets(), self.next_set);
+        self.next_set = sets.last().map_or(0, |last| last.saturating_add(1));
+        self.look(datapath, sets)
     }
 
     /// Takes a last look, and ends the file; what still waits is in it, censored.
@@ -78,7 +73,7 @@ impl Labels {
     /// If the file is not whole. A table that is gone is none.
     pub fn close(mut self, datapath: &Datapath) -> Result<Closed, StoreError> {
         if self.joiner.pending() > 0
-            && let Err(error) = self.look_at_all(datapath)
+            && let Err(error) = self.look(datapath, self.joiner.flow_sets())
         {
             info!(why = %error, "no last look at the flow table");
         }
@@ -112,12 +107,11 @@ impl Labels {
         self.joiner.pending()
     }
 
-    fn look_at_all(&mut self, datapath: &Datapath) -> Result<Vec<Row>, DatapathError> {
-        let sets = datapath.flow_entries()? / WAYS as u32;
-        self.look(datapath, 0..sets)
-    }
-
-    fn look(&mut self, datapath: &Datapath, sets: Range<u32>) -> Result<Vec<Row>, DatapathError> {
+    fn look(
+        &mut self,
+        datapath: &Datapath,
+        sets: impl IntoIterator<Item = u32>,
+    ) -> Result<Vec<Row>, DatapathError> {
         let readings = datapath.readings(self.joiner.flows(), sets, monotonic_ns())?;
         let rows = self.joiner.read(&readings);
         Ok(self.deliver(rows))
@@ -141,6 +135,14 @@ impl Labels {
     }
 }
 
+/// The next of `sets` that are looked at together: from `next` on, and around.
+fn turn(sets: &BTreeSet<u32>, next: u32) -> Vec<u32> {
+    (sets.range(next..).chain(sets.range(..next)))
+        .take(MOST_SETS)
+        .copied()
+        .collect()
+}
+
 /// What a recording came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
@@ -154,4 +156,26 @@ pub struct Closed {
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_which_more_wait_than_a_look_takes_come_in_turn() {
+        let few = BTreeSet::from([3, 7, 9]);
+        assert_eq!(turn(&few, 0), [3, 7, 9]);
+        assert_eq!(turn(&few, 8), [9, 3, 7]);
+        let count = MOST_SETS as u32 * 5 / 2;
+        let many: BTreeSet<u32> = (0..count).map(|set| set * 3).collect();
+        let (mut seen, mut next) = (BTreeSet::new(), 0);
+        for _ in 0..3 {
+            let sets = turn(&many, next);
+            assert_eq!(sets.len(), MOST_SETS);
+            next = sets.last().unwrap() + 1;
+            seen.extend(sets);
+        }
+        assert_eq!(seen, many);
+    }
 }

@@ -214,7 +214,8 @@ impl Run<'_> {
     fn look(&mut self, now_ns: u64) -> Result<(), ReplayError> {
         self.looked_ns = now_ns;
         if self.joiner.pending() > 0 {
-            let readings = self.programs.readings(self.joiner.flows(), now_ns)?;
+            let waiting = (self.joiner.flows(), self.joiner.flow_sets());
+            let readings = self.programs.readings(waiting, now_ns)?;
             let rows = self.joiner.read(&readings);
             self.writer.write(&rows)?;
         }

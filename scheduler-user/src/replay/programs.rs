@@ -1,6 +1,6 @@
 //! The replaying programs: loaded for one capture, run on one packet at a time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -110,11 +110,11 @@ impl Programs {
     /// What stands in the flow table at `now_ns`.
     pub(super) fn readings(
         &self,
-        wanted: HashSet<u64>,
+        (wanted, sets): (HashSet<u64>, BTreeSet<u32>),
         now_ns: u64,
     ) -> Result<Readings, ReplayError> {
         let mut readings = Readings::of(wanted);
-        for index in 0..SETS {
+        for index in sets {
             let set = self.flows.get(&index, 0)?;
             let story = |way| self.stories.get(&story_of(index, way), 0);
             readings.take(&set, story, (&self.hashing, &self.settings), now_ns)?;

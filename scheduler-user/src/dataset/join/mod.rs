@@ -1,6 +1,6 @@
 //! Decision points wait here for the end of their message.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use scheduler_common::{
     ABI_VERSION,
@@ -74,6 +74,8 @@ struct Waiting {
     places: Vec<u64>,
     /// Bytes of it that are known to have been sent.
     known_bytes: u64,
+    /// Where the flow table has its flow.
+    flow_set: u32,
 }
 
 /// Joins decision points with the ends of their messages.
@@ -122,7 +124,9 @@ impl Joiner {
             half: sample.half,
         };
         match kind {
-            SampleKind::Decision => self.wait(key, snapshot(sample, hook), &mut rows),
+            SampleKind::Decision => {
+                self.wait((key, sample.flow_set), snapshot(sample, hook), &mut rows);
+            }
             SampleKind::MessageEnd => {
                 self.counts.ends += 1;
                 if !self.complete(key, sample.bytes, &mut rows) {
@@ -166,6 +170,13 @@ impl Joiner {
         self.by_message.keys().map(|key| key.flow_hash).collect()
     }
 
+    /// Sets of the flow table that hold them.
+    pub fn flow_sets(&self) -> BTreeSet<u32> {
+        (self.by_message.values())
+            .map(|waiting| waiting.flow_set)
+            .collect()
+    }
+
     /// Ends the recording: what still waits leaves, censored.
     pub fn finish(&mut self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -186,7 +197,7 @@ impl Joiner {
         self.waiting.len()
     }
 
-    fn wait(&mut self, key: Key, row: Row, rows: &mut Vec<Row>) {
+    fn wait(&mut self, (key, flow_set): (Key, u32), row: Row, rows: &mut Vec<Row>) {
         self.counts.decisions += 1;
         self.forget_earlier_life(key, row.bytes_at, rows);
         while self.waiting.len() >= self.limits.pending.max(1) {
@@ -196,6 +207,7 @@ impl Joiner {
         self.waiting.insert(self.next, (key, row));
         let waiting = self.by_message.entry(key).or_default();
         waiting.places.push(self.next);
+        waiting.flow_set = flow_set;
         waiting.known_bytes = waiting.known_bytes.max(row.bytes_at);
         self.next += 1;
     }
@@ -210,6 +222,7 @@ impl Joiner {
         let Some(Waiting {
             places,
             known_bytes,
+            ..
         }) = self.by_message.remove(&key)
         else {
             return;
