@@ -178,6 +178,8 @@ fn a_message_that_fell_silent_is_labelled_from_the_table() {
     let mut joiner = Joiner::default();
     joiner.push(&decision(name(), 4, 1, 100));
     joiner.push(&decision(8, 4, 1, 100));
+    let sets = [name(), 8].map(|name| decision(name, 4, 1, 100).flow_set);
+    assert_eq!(joiner.flow_sets(), sets.into());
     // Within the bound of 200 ms it may still go on.
     assert!(joiner.read(&readings(&set(900, 100_000_000))).is_empty());
     let rows = joiner.read(&readings(&set(900, 300_000_000)));
@@ -186,6 +188,7 @@ fn a_message_that_fell_silent_is_labelled_from_the_table() {
     let counts = joiner.counts();
     assert_eq!((counts.labelled, counts.labelled_by_table), (1, 1));
     assert_eq!(joiner.pending(), 1);
+    assert_eq!(joiner.flow_sets(), [sets[1]].into());
 }
 
 #[test]
