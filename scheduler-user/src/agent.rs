@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::{
     datapath::{Datapath, DatapathError},
     dataset::WindowLimits,
+    handover::HandoverError,
     instance::Instance,
     journal::kernel::KernelLog,
     learning::{Learner, LearningError, Wires},
@@ -74,6 +75,20 @@ pub enum AgentError {
     /// A task panicked.
     #[error("a task of the agent broke off")]
     Broken(#[from] JoinError),
+}
+
+impl AgentError {
+    /// Whether it is for the programs alone: their maps can't be reached.
+    const fn is_of_programs(&self) -> bool {
+        matches!(
+            self,
+            Self::Datapath(_)
+                | Self::Learning(
+                    LearningError::Datapath(_)
+                        | LearningError::Handover(HandoverError::Datapath(_))
+                )
+        )
+    }
 }
 
 /// Samples, learns and deploys until `stop`, or until the programs are taken down; goes by what comes over `wires`.
@@ -133,6 +148,14 @@ pub async fn run(
         }
     } else {
         info!(why = "the interfaces were taken down", "agent ends");
+        // Whoever was at a map when it went could not go on, which is what was asked for.
+        outcome = outcome.or_else(|error| {
+            if error.is_of_programs() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
     }
     outcome
 }
