@@ -17,7 +17,7 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     datapath::{Datapath, DatapathError},
@@ -148,16 +148,19 @@ pub async fn run(
         }
     } else {
         info!(why = "the interfaces were taken down", "agent ends");
-        // Whoever was at a map when it went could not go on, which is what was asked for.
-        outcome = outcome.or_else(|error| {
-            if error.is_of_programs() {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        });
+        outcome = outcome.or_else(forgive_lost_programs);
     }
     outcome
+}
+
+/// Whoever was at a map when the programs were taken down could not go on, which is what was asked for.
+fn forgive_lost_programs(error: AgentError) -> Result<(), AgentError> {
+    if error.is_of_programs() {
+        debug!(%error, "the programs went while they were read");
+        Ok(())
+    } else {
+        Err(error)
+    }
 }
 
 /// Lets the programs emit samples, or no longer.
@@ -187,5 +190,31 @@ async fn forward_kernel_log(
         };
         ready.get_inner_mut().flush();
         ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::maps::MapError;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_was_taken_down_forgives_what_the_programs_took_along_and_nothing_else() {
+        let lost = || DatapathError::Map {
+            name: "MODEL",
+            source: MapError::KeyNotFound,
+        };
+        for error in [
+            lost().into(),
+            LearningError::from(lost()).into(),
+            LearningError::from(HandoverError::Datapath(lost())).into(),
+        ] {
+            forgive_lost_programs(error).unwrap();
+        }
+        let broken = LearningError::Broken(io::Error::other("a thread"));
+        forgive_lost_programs(broken.into()).unwrap_err();
+        let unread = AgentError::Sampling(io::Error::other("a ring"));
+        forgive_lost_programs(unread).unwrap_err();
     }
 }

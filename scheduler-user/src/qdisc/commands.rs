@@ -104,10 +104,12 @@ mod tests {
             "{}",
             commands[1]
         );
-        // The top band has what seven hundredths leave.
+        // The top band has what the others leave.
         for (command, class) in [
-            (2, "classid 7e:1 htb rate 88.35mbit"),
+            (2, "classid 7e:1 htb rate 92981.25kbit"),
             (3, "classid 7e:2 htb rate 950kbit"),
+            (4, "classid 7e:3 htb rate 23.75kbit"),
+            (9, "classid 7e:8 htb rate 950kbit"),
         ] {
             assert!(commands[command].contains(class), "{}", commands[command]);
         }

@@ -1,7 +1,7 @@
 //! The queueing hierarchy on an interface: install, change, measure, restore.
 //!
 //! With a rate it is an HTB root `7e:` with one class `7e:ff` at the link's rate and below it one leaf class per
-//! band, served in strict priority apart from a small guaranteed share each (the top one has the rest). Without one it is `prio`,
+//! band, served in strict priority apart from a small guaranteed share each (see [`Plan`]; the top one has the rest). Without one it is `prio`,
 //! `ets` or `fq`, or what an administrator has set up; `mapping` tells how bands are named to it. Everything
 //! goes over netlink, in the network namespace of the calling thread.
 

@@ -4,10 +4,26 @@ use super::{MAX_BANDS, MIN_RATE_BPS, QdiscError};
 
 /// Packets that all pfifo leaves together hold unless the plan says otherwise.
 const TOTAL_LIMIT_PACKETS: u32 = 1000;
-/// Share of the rate that a band gets at least, unless the plan says otherwise.
-const GUARANTEE_DIVISOR: u64 = 100;
-const MIN_DEFAULT_GUARANTEE_BPS: u64 = 64_000;
+/// What the second and the last band get at least, unless the plan says otherwise: short messages end in the one, and what is
+/// in the other waits for all.
+const OUTER_GUARANTEE: Guarantee = Guarantee {
+    divisor: 100,
+    least_bps: 64_000,
+};
+/// The same for the bands between: enough that no connection dies, and no more. HTB serves what a band is sure of before
+/// what a higher one borrows, so the first packet that a flow sends in its next band overtakes those that wait in the one
+/// before, and TCP sends the latter again (decision 0014).
+const INNER_GUARANTEE: Guarantee = Guarantee {
+    divisor: 4_000,
+    least_bps: 8_000,
+};
 const MIN_GUARANTEE_BPS: u64 = 1_000;
+
+/// A share of the link, and what it is at least.
+struct Guarantee {
+    divisor: u64,
+    least_bps: u64,
+}
 
 /// The queue that each band gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,8 +55,9 @@ pub struct Plan {
     pub rate_bps: u64,
     /// Number of priorities, 1 to [`MAX_BANDS`].
     pub bands: u8,
-    /// Rate that each band gets even while higher bands are busy; by default a hundredth of the
-    /// link, at least 64 kbit/s, and never more in sum than the link has.
+    /// Rate that each band but the top one gets even while higher bands are busy. By default the second and the last have a
+    /// hundredth of the link, at least 64 kbit/s, and those between a four-thousandth, at least 8 kbit/s; never more in sum
+    /// than the link has.
     pub guaranteed_bps: Option<u64>,
     /// The queue of each band.
     pub leaf: LeafChoice,
@@ -68,20 +85,25 @@ impl Plan {
     /// The top band has what the others leave. It may take as much by its priority; within its own rate it does not wait until
     /// a long packet of a lower band, which the link's class has sent on credit, is paid off.
     pub(super) fn rate_of(&self, band: u8) -> u64 {
-        let each = self.guarantee_bps();
         match band {
-            0 => each.max(
-                self.rate_bps
-                    .saturating_sub(each * u64::from(self.bands - 1)),
-            ),
-            _ => each,
+            0 => {
+                let others: u64 = (1..self.bands).map(|band| self.guarantee_bps(band)).sum();
+                self.rate_bps.saturating_sub(others)
+            }
+            _ => self.guarantee_bps(band),
         }
     }
 
-    /// The rate that each band gets at least.
-    pub(super) fn guarantee_bps(&self) -> u64 {
+    /// The rate that a band below the top one gets at least.
+    fn guarantee_bps(&self, band: u8) -> u64 {
         self.guaranteed_bps.unwrap_or_else(|| {
-            let share = (self.rate_bps / GUARANTEE_DIVISOR).max(MIN_DEFAULT_GUARANTEE_BPS);
+            let is_outer = band == 1 || band + 1 == self.bands;
+            let Guarantee { divisor, least_bps } = if is_outer {
+                OUTER_GUARANTEE
+            } else {
+                INNER_GUARANTEE
+            };
+            let share = (self.rate_bps / divisor).max(least_bps);
             share.min(self.rate_bps / u64::from(self.bands.max(1)))
         })
     }
@@ -96,10 +118,9 @@ impl Plan {
         if rate_bps < MIN_RATE_BPS {
             return Err(QdiscError::RateTooLow { rate_bps });
         }
-        let guaranteed_bps = self.guarantee_bps();
-        // HTB serves guarantees first: beyond the rate they would break it.
-        let fits = guaranteed_bps <= rate_bps / u64::from(bands);
-        if guaranteed_bps < MIN_GUARANTEE_BPS || !fits {
+        // HTB serves guarantees first: beyond the rate they would break it. What is not asked for fits.
+        let fits = |each| (MIN_GUARANTEE_BPS..=rate_bps / u64::from(bands)).contains(&each);
+        if let Some(guaranteed_bps) = self.guaranteed_bps.filter(|each| !fits(*each)) {
             return Err(QdiscError::BadGuarantee {
                 guaranteed_bps,
                 bands,
@@ -115,15 +136,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guarantees_are_a_hundredth_but_useful_and_never_more_than_the_link() {
-        assert_eq!(Plan::new(100_000_000).guarantee_bps(), 1_000_000);
-        assert_eq!(Plan::new(1_000_000).guarantee_bps(), 64_000);
-        assert_eq!(Plan::new(80_000).guarantee_bps(), 10_000);
+    fn guarantees_are_small_but_useful_and_never_more_than_the_link() {
+        let sure = |plan: Plan| [1, 2, 6, 7].map(|band| plan.rate_of(band));
+        assert_eq!(
+            sure(Plan::new(100_000_000)),
+            [1_000_000, 25_000, 25_000, 1_000_000]
+        );
+        assert_eq!(sure(Plan::new(1_000_000)), [64_000, 8_000, 8_000, 64_000]);
+        assert_eq!(sure(Plan::new(80_000)), [10_000, 8_000, 8_000, 10_000]);
         let explicit = Plan {
             guaranteed_bps: Some(5_000),
             ..Plan::new(100_000_000)
         };
-        assert_eq!(explicit.guarantee_bps(), 5_000);
+        assert_eq!(sure(explicit), [5_000; 4]);
     }
 
     #[test]
@@ -132,7 +157,7 @@ mod tests {
         for rate_bps in [80_000, 1_000_000, 95_000_000] {
             assert_eq!(rates(Plan::new(rate_bps)), rate_bps);
         }
-        assert_eq!(Plan::new(100_000_000).rate_of(0), 93_000_000);
+        assert_eq!(Plan::new(100_000_000).rate_of(0), 97_875_000);
         let one = Plan {
             bands: 1,
             ..Plan::new(100_000_000)

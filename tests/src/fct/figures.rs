@@ -146,7 +146,8 @@ impl RunReport {
     }
 }
 
-fn is_disturbed(machine: &Disturbance, lateness_ms: &Figures) -> bool {
+/// Whether the machine was taken from a run, or the generator late.
+pub(crate) fn is_disturbed(machine: &Disturbance, lateness_ms: &Figures) -> bool {
     machine.is_stolen_from()
         || lateness_ms.mean > LATENESS_MEAN_LIMIT_MS
         || lateness_ms.p99 > LATENESS_P99_LIMIT_MS

@@ -160,18 +160,26 @@ fn write_change(text: &mut String, change: &Change) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "  from s   messages   slowdown: aging   treeline   oracle   treeline/aging"
+        "  from s   messages   slowdown: aging   treeline   oracle   treeline/aging   but the slowest 1/1000"
     )?;
     for window in &change.windows {
         writeln!(
             text,
-            "  {:>6.0}{:>11}{:>18.2}{:>11.2}{:>9.2}{:>17.2}",
+            "  {:>6.0}{:>11}{:>18.2}{:>11.2}{:>9.2}{:>17.2}{:>26.2}",
             window.start_s,
             window.messages,
             window.aging,
             window.treeline,
             window.oracle,
-            window.to_aging
+            window.to_aging,
+            window.trimmed_to_aging
+        )?;
+    }
+    if !change.disturbed.is_empty() {
+        writeln!(
+            text,
+            "  disturbed: {}; take the figures with care",
+            change.disturbed.join(", ")
         )?;
     }
     Ok(())

@@ -34,7 +34,11 @@ fn the_hierarchy_is_what_tc_shows() {
     for band in 0..8 {
         let line = class(&format!("7e:{}", band + 1));
         assert!(line.contains(" parent 7e:ff "), "{line}");
-        let rate = if band == 0 { "93Mbit" } else { "1Mbit" };
+        let rate = match band {
+            0 => "97875Kbit",
+            1 | 7 => "1Mbit",
+            _ => "25Kbit",
+        };
         assert!(
             line.contains(&format!(" prio {band} rate {rate} ceil 100Mbit ")),
             "{line}"
