@@ -115,7 +115,7 @@ mod tests {
         }
         assert_eq!(
             commands[17],
-            "tc qdisc add dev eth0 parent 7e:8 pfifo limit 125"
+            "tc qdisc add dev eth0 parent 7e:8 pfifo limit 237"
         );
         assert_eq!(change("eth0", &plan).len(), 9);
     }

@@ -1,9 +1,15 @@
 //! What hierarchy is wanted on an interface.
 
+use std::ops::RangeInclusive;
+
 use super::{MAX_BANDS, MIN_RATE_BPS, QdiscError};
 
-/// Packets that all pfifo leaves together hold unless the plan says otherwise.
-const TOTAL_LIMIT_PACKETS: u32 = 1000;
+/// What a pfifo leaf holds unless the plan says otherwise: full packets that the link carries in this time, within bounds. On
+/// a fast link a leaf that overflows costs more than one that is long, for bands are strict and only bulk waits in a long
+/// one; on a slow link it would wait for seconds (decision 0014).
+const LEAF_MS: u64 = 30;
+const FULL_PACKET_BITS: u64 = 1500 * 8;
+const LEAF_PACKETS: RangeInclusive<u64> = 125..=1000;
 /// What the second and the last band get at least, unless the plan says otherwise: short messages end in the one, and what is
 /// in the other waits for all.
 const OUTER_GUARANTEE: Guarantee = Guarantee {
@@ -75,7 +81,7 @@ impl Plan {
             bands: MAX_BANDS,
             guaranteed_bps: None,
             leaf: LeafChoice::Auto,
-            limit_packets: TOTAL_LIMIT_PACKETS / u32::from(MAX_BANDS),
+            limit_packets: leaf_packets(rate_bps),
             replace: false,
         }
     }
@@ -131,9 +137,23 @@ impl Plan {
     }
 }
 
+fn leaf_packets(rate_bps: u64) -> u32 {
+    let packets = rate_bps / 1000 * LEAF_MS / FULL_PACKET_BITS;
+    // Within bounds that fit.
+    packets.clamp(*LEAF_PACKETS.start(), *LEAF_PACKETS.end()) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leaf_holds_what_the_link_carries_in_a_while() {
+        let limit = |rate_bps| Plan::new(rate_bps).limit_packets;
+        assert_eq!(limit(10_000_000), 125);
+        assert_eq!(limit(100_000_000), 250);
+        assert_eq!(limit(10_000_000_000), 1000);
+    }
 
     #[test]
     fn guarantees_are_small_but_useful_and_never_more_than_the_link() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Packets that the FIFO holds: as many as all bands of treeline together.
 const FIFO_PACKETS: u32 = 1000;
-/// Packets that the short FIFO holds: as many as one band of treeline.
+/// Packets that the short FIFO holds.
 const SHORT_FIFO_PACKETS: u32 = 125;
 
 /// Who decides which packet goes next.

@@ -324,7 +324,7 @@ pub(crate) fn describe(
         ]
     };
     let bands = format!(
-        "treeline's HTB 7e: at {rate}: {BANDS} classes in strict priority, the second and the last sure of a hundredth, pfifo leaves of 125 packets"
+        "treeline's HTB 7e: at {rate}: {BANDS} classes in strict priority, the second and the last sure of a hundredth, pfifo leaves that hold 30 ms"
     );
     Ok(match scheme {
         Scheme::Fifo => one("pfifo limit 1000"),
