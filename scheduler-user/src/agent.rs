@@ -138,7 +138,11 @@ pub async fn run(
         }
     }
     if datapath.is_pinned() {
-        set_sampling(&datapath, options.sample_one_in, 0)?;
+        let quiet = set_sampling(&datapath, options.sample_one_in, 0).map_err(AgentError::from);
+        outcome = outcome.and(quiet);
+    }
+    // The pins may have gone since.
+    if datapath.is_pinned() {
         if options.observe.is_none() {
             info!(
                 what = "the programs stay attached",

@@ -205,7 +205,7 @@ impl Datapath {
     /// # Errors
     /// If the file system refuses.
     pub fn unload(self) -> Result<(), DatapathError> {
-        remove_tree(&self.instance.pins())
+        Self::unload_all(&self.instance)
     }
 
     /// Removes every pin of an instance, whatever version made it.
@@ -213,6 +213,18 @@ impl Datapath {
     /// # Errors
     /// If the file system refuses.
     pub fn unload_all(instance: &Instance) -> Result<(), DatapathError> {
+        // That which `is_pinned` looks at goes first: whoever misses another one can tell why.
+        let first = map_pin(instance, names::SETTINGS);
+        match fs::remove_file(&first) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DatapathError::Io {
+                    op: "remove",
+                    path: first,
+                    source,
+                });
+            }
+            _ => {}
+        }
         remove_tree(&instance.pins())
     }
 
@@ -222,7 +234,7 @@ impl Datapath {
     }
 
     fn map_pin(&self, name: &str) -> PathBuf {
-        self.instance.pins().join("maps").join(name)
+        map_pin(&self.instance, name)
     }
 
     fn program_pin(&self, name: &str) -> PathBuf {
@@ -312,6 +324,10 @@ where
         op: "find the program",
         source: Box::new(source),
     })
+}
+
+fn map_pin(instance: &Instance, name: &str) -> PathBuf {
+    instance.pins().join("maps").join(name)
 }
 
 /// Mounts the BPF file system where it is missing.
