@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -143,15 +144,16 @@ impl Treeline<'_> {
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
+        let socket = Instance::new(&self.instance)?.control_socket();
         let child = self.namespace.spawn(&mut command)?;
         let mut running = Running {
             child,
             log: log.to_owned(),
         };
+        // The root qdisc alone does not tell: classes and leaves come after it. The socket is opened last.
         wait::until("the agent's start", START_LIMIT, || {
             running.check()?;
-            let qdiscs = self.namespace.tc(&format!("qdisc show dev {UPLINK}"))?;
-            Ok(qdiscs.contains("htb").then_some(()))
+            Ok(UnixStream::connect(&socket).ok().map(drop))
         })
         .with_context(|| format!("cannot start the agent; its log is {}", log.display()))?;
         Ok(running)
