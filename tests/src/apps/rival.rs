@@ -7,7 +7,7 @@ use bed::netns::{Namespace, UPLINK};
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// Packets that the FIFO holds: as many as all bands of treeline together.
+/// Packets that the FIFO holds: as many as a device's own queue.
 const FIFO_PACKETS: u32 = 1000;
 /// Packets that the short FIFO holds.
 const SHORT_FIFO_PACKETS: u32 = 125;
